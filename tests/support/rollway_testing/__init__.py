@@ -1,0 +1,1 @@
+"""Real servers and small tools that the integration and end-to-end tests share."""
