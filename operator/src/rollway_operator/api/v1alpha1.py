@@ -1,0 +1,483 @@
+"""ModelDeployment and ModelRegistry of rollway.dev/v1alpha1: the source of the CRDs, and how the operator reads them.
+
+What a schema can say stands in the types; what needs two fields at once stands beside them as a CEL rule. Reading is
+more lenient than admission on purpose: an object stored by a newer CRD must not stop an older operator.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP: Final = "rollway.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+_DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_DURATION = r"^[1-9][0-9]{0,5}(ms|s|m|h)$"
+_QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def rule(cel: str, message: str, **more: str) -> dict[str, str]:
+    """Write one validation rule of a CRD: the CEL expression that must hold and what is said where it does not."""
+    return {"rule": cel, "message": message, **more}
+
+
+def rules(*validations: dict[str, str]) -> dict[str, Any]:
+    """Attach validation rules to a field or a type."""
+    return {"x-kubernetes-validations": list(validations)}
+
+
+def seconds(duration: str) -> float:
+    """Read a duration such as `30s`, `5m` or `250ms` as seconds."""
+    digits = duration.rstrip("mhs")
+    return int(digits) * _UNIT_SECONDS[duration[len(digits) :]]
+
+
+Duration = Annotated[str, Field(pattern=_DURATION, max_length=9)]
+Quantity = Annotated[
+    str,
+    Field(
+        max_length=24,
+        pattern=_QUANTITY,
+        json_schema_extra={"x-kubernetes-int-or-string": True},
+    ),
+]
+
+
+class Value(BaseModel):
+    """A frozen part of an API object: camelCase outside, snake_case inside."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        frozen=True,
+        extra="ignore",
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- ModelDeployment
+
+
+class RegistryRef(Value):
+    """Names the ModelRegistry that the model comes from."""
+
+    name: str = Field(
+        default="default",
+        min_length=1,
+        max_length=63,
+        pattern=_DNS_SUBDOMAIN,
+        description="Name of a ModelRegistry, which the cluster's administrator writes.",
+    )
+
+
+class Model(Value):
+    """Says which version of which registered model is served."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_. -]*[A-Za-z0-9_])?$",
+        description="Name of the registered model in MLflow: letters, digits, spaces, dots, dashes and underscores. Immutable.",
+        json_schema_extra=rules(rule("!self.contains('..')", "must not contain '..'")),
+    )
+    alias: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="Alias to follow, such as champion: when the registry moves it, the version it names is rolled out. "
+        "Exactly one of alias and version.",
+        json_schema_extra=rules(
+            rule("self != 'latest'", "'latest' is reserved by MLflow; set an alias of your own or a version"),
+            rule("!self.matches('^[vV][0-9]+$')", "reserved by MLflow for versions; use version: \"3\" instead of alias: v3"),
+        ),
+    )
+    version: str | None = Field(
+        default=None,
+        max_length=18,
+        pattern=r"^[1-9][0-9]*$",
+        description='Version to serve, as a string such as "12". Exactly one of alias and version.',
+    )
+    registry_ref: RegistryRef | None = Field(
+        default=None,
+        description="The ModelRegistry that the model comes from; the one named default where it is absent. Immutable.",
+    )
+    digest: str | None = Field(
+        default=None,
+        max_length=71,
+        pattern=r"^(sha256:[0-9a-f]{64})?$",
+        description="Optional pin: sha256:<64 hex> over the artifacts, as status.stable.digest shows it. A version whose "
+        "artifacts have another digest never serves.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.alias) != has(self.version)", "set exactly one of alias and version"),
+            rule("self.name == oldSelf.name", "name is immutable; create a new ModelDeployment", fieldPath=".name"),
+            rule(
+                "(has(self.registryRef) && has(self.registryRef.name) ? self.registryRef.name : 'default') == "
+                "(has(oldSelf.registryRef) && has(oldSelf.registryRef.name) ? oldSelf.registryRef.name : 'default')",
+                "registryRef is immutable; create a new ModelDeployment",
+            ),
+        )
+    )
+
+
+class Resources(Value):
+    """What a model server asks for and may use, as in a Pod."""
+
+    requests: Mapping[str, Quantity] | None = Field(
+        default=None, max_length=20, description="What the scheduler sets aside for each pod, such as cpu: 500m."
+    )
+    limits: Mapping[str, Quantity] | None = Field(
+        default=None, max_length=20, description="What each pod may use at most, such as memory: 2Gi."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
+                "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
+                "each request must be at most the limit of the same name",
+            )
+        )
+    )
+
+
+class Predictor(Value):
+    """Says how the model is run: by which server, how often, with which resources."""
+
+    runtime: str = Field(
+        default="mlserver",
+        min_length=1,
+        max_length=40,
+        pattern=_DNS_LABEL,
+        description="Inference server, one of those the administrator defined in the chart's values (runtimes).",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="How many pods serve. Also what `kubectl scale` writes.",
+    )
+    resources: Resources | None = Field(default=None, description="Requests and limits of the model server's container.")
+    timeout: Duration | None = Field(
+        default=None,
+        description="How long one prediction may take, such as 30s (the default). Also how long a pod that is told to "
+        "stop may finish what it has begun.",
+    )
+    node_selector: Mapping[str, Annotated[str, Field(max_length=63)]] | None = Field(
+        default=None, max_length=20, description="Labels that a node must carry to run the model's pods."
+    )
+
+
+class SmokeTest(Value):
+    """The prediction that each pod must answer before it takes traffic."""
+
+    source: Literal["InputExample", "Disabled"] | None = Field(
+        default=None,
+        description="InputExample (the default) predicts on the input example logged with the model: the answer must have "
+        "one finite row for each row sent. A model without one skips the gate. Disabled skips it always.",
+    )
+
+
+class Warmup(Value):
+    """Predictions made before a pod takes traffic, so that the first caller does not wait for caches."""
+
+    requests: int | None = Field(
+        default=None, ge=0, le=1000, description="How many predictions on the input example; 20 by default."
+    )
+
+
+class PreTraffic(Value):
+    """The gates that each pod passes before it takes traffic."""
+
+    smoke_test: SmokeTest | None = Field(default=None, description="The prediction that each pod must answer first.")
+    warmup: Warmup | None = Field(default=None, description="Predictions made before the first caller's.")
+
+
+class RollingUpdate(Value):
+    """The new revision reaches its full count and passes its gates, then the Service flips and the old one drains."""
+
+
+class Recreate(Value):
+    """The old revision stops before the new one starts: no answers in between. For models that need the only GPU."""
+
+
+class Strategy(Value):
+    """Says how a new revision replaces the one that serves; set exactly one."""
+
+    rolling_update: RollingUpdate | None = Field(
+        default=None,
+        description="The default. The new revision reaches its full count and passes its gates beside the old one; then the "
+        "Service points to it and the old one finishes its requests and stops. Needs room for both. No request fails.",
+    )
+    recreate: Recreate | None = Field(
+        default=None,
+        description="Stops the old revision before it starts the new one, for models that need the only GPU. Nothing "
+        "answers in between. If the new revision fails its gates, the old one is started again.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.rollingUpdate) != has(self.recreate)", "set exactly one of rollingUpdate and recreate")
+        )
+    )
+
+
+class ModelDeploymentSpec(Value):
+    """Which model is served, how it is run, and how a new version takes over."""
+
+    model: Model = Field(description="Which version of which registered model is served.")
+    predictor: Predictor = Field(
+        default_factory=Predictor, description="How the model is run: server, replicas, resources."
+    )
+    pre_traffic: PreTraffic | None = Field(
+        default=None, description="The gates that each pod passes before it takes traffic."
+    )
+    strategy: Strategy | None = Field(
+        default=None,
+        description="How a new revision replaces the one that serves: exactly one of rollingUpdate (the default) and recreate.",
+    )
+    revision_history_limit: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="How many revisions that neither serve nor are on their way are kept, without pods, to go back to; 10 by default.",
+    )
+    progress_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=86400,
+        description="How long the pods of a revision may take to become ready before the rollout is called stalled; 600 by default.",
+    )
+
+
+class Condition(Value):
+    """A metav1.Condition."""
+
+    type: str = Field(max_length=316, description="What is said to hold or not, such as Ready.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    observed_generation: int = Field(ge=0, description="The metadata.generation that was looked at.")
+    last_transition_time: datetime = Field(description="When status last changed.")
+    reason: str = Field(min_length=1, max_length=1024, description="One CamelCase word for why.")
+    message: str = Field(max_length=32768, description="Why, in one sentence with its numbers.")
+
+
+class TargetStatus(Value):
+    """What the registry names, and the revision made for it."""
+
+    name: str = Field(description="Name of the registered model.")
+    alias: str | None = Field(default=None, description="The alias that is followed, if one is.")
+    target_version: str | None = Field(default=None, description="The version that the registry names now.")
+    target_revision: str | None = Field(default=None, description="The revision made for that version and this spec.")
+    target_since: datetime | None = Field(default=None, description="When this revision became the target.")
+
+
+class RevisionStatus(Value):
+    """One revision in one role."""
+
+    revision: str = Field(description="Name of the revision; its ControllerRevision, Deployment and Service carry it.")
+    version: str = Field(description="The model version it serves.")
+    run_id: str | None = Field(default=None, description="The MLflow run that made the version.")
+    digest: str | None = Field(default=None, description="SHA-256 over the artifacts that its pods were verified against.")
+    ready_replicas: int = Field(default=0, ge=0, description="How many of its pods are ready.")
+
+
+class Address(Value):
+    """Where clients inside the cluster send requests."""
+
+    url: str = Field(description="URL of the Service for HTTP.")
+
+
+class ModelDeploymentStatus(Value):
+    """What the operator last saw and did."""
+
+    observed_generation: int | None = Field(default=None, description="The metadata.generation that this status speaks of.")
+    phase: Literal["Pending", "Progressing", "Healthy", "Degraded"] | None = Field(
+        default=None, description="A summary of the conditions for people; programs read the conditions."
+    )
+    message: str | None = Field(default=None, description="What is going on, in one sentence.")
+    address: Address | None = Field(default=None, description="Where clients inside the cluster send HTTP requests.")
+    grpc_url: str | None = Field(default=None, description="host:port for gRPC inside the cluster.")
+    model: TargetStatus | None = Field(default=None, description="What the registry names.")
+    stable: RevisionStatus | None = Field(default=None, description="The revision that serves.")
+    canary: RevisionStatus | None = Field(default=None, description="The revision on its way to replace stable, if any.")
+    replicas: int | None = Field(default=None, description="Pods of stable.")
+    ready_replicas: int | None = Field(default=None, description="Ready pods of stable.")
+    selector: str | None = Field(default=None, description="Label selector of stable's pods, for autoscalers.")
+    conditions: tuple[Condition, ...] = Field(
+        default=(), max_length=20, description="Ready, ModelResolved, ArtifactVerified, PredictorReady; Reconciling and Stalled while they hold."
+    )
+
+    def condition(self, type_: str) -> Condition | None:
+        """Find one condition."""
+        return next((condition for condition in self.conditions if condition.type == type_), None)
+
+
+class Metadata(Value):
+    """The part of metadata that the operator reads."""
+
+    name: str
+    namespace: str = ""
+    uid: str = ""
+    generation: int = 0
+    resource_version: str = ""
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+    deletion_timestamp: str | None = None
+
+
+class ModelDeployment(Value):
+    """Serves one registered model of MLflow: follows its version or alias, verifies its artifacts, rolls it out."""
+
+    kind: Literal["ModelDeployment"] = "ModelDeployment"
+    metadata: Metadata
+    spec: ModelDeploymentSpec
+    status: ModelDeploymentStatus = Field(default_factory=ModelDeploymentStatus)
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        """Read an object as the API server gives it."""
+        return cls.model_validate(body)
+
+
+# ------------------------------------------------------------------------------------------------------ ModelRegistry
+
+
+class SecretRef(Value):
+    """Names a Secret in the operator's namespace."""
+
+    name: str = Field(min_length=1, max_length=253, pattern=_DNS_SUBDOMAIN, description="Name of the Secret.")
+
+
+class MLflow(Value):
+    """The MLflow tracking server and how it is asked."""
+
+    tracking_uri: str = Field(
+        alias="trackingURI",
+        max_length=500,
+        pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
+        description="Address of the tracking server as pods and the operator reach it, such as http://mlflow.mlflow.svc:5000.",
+    )
+    credentials_ref: SecretRef | None = Field(
+        default=None,
+        description="Secret in the operator's namespace with keys username and password, or token. Its name must also be "
+        "listed in the chart's registrySecrets: the operator can read no other.",
+    )
+    poll_interval: Duration = Field(
+        default="30s", description="How often a followed model is asked for, such as 30s (the default)."
+    )
+
+
+class Artifacts(Value):
+    """One place that model artifacts may come from, and how the fetch container reaches it."""
+
+    prefix: str = Field(
+        min_length=1,
+        max_length=500,
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/|mlflow-artifacts:/)([A-Za-z0-9._=-]+/)*$",
+        description="A version's download URI must be under one prefix: s3://bucket/path/ or mlflow-artifacts:/ (through the "
+        "tracking server); ends with a slash.",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        max_length=500,
+        pattern=r"^https?://[^\s/?#]+$",
+        description="Endpoint of an S3 store that is not AWS, such as http://s3.mlflow.svc:8333.",
+    )
+    region: str | None = Field(default=None, max_length=63, pattern=r"^[a-z0-9-]+$", description="Region of the S3 store.")
+    credentials_secret_name: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        pattern=_DNS_SUBDOMAIN,
+        description="Secret in the ModelDeployment's namespace: keys accessKeyId and secretAccessKey for s3://, username and "
+        "password or token for mlflow-artifacts:/. Only the fetch container sees it.",
+    )
+
+
+class LabelSelectorRequirement(Value):
+    """One requirement on one label."""
+
+    key: str = Field(max_length=317, description="The label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How the label's value is compared.")
+    values: tuple[Annotated[str, Field(max_length=63)], ...] = Field(
+        default=(), max_length=20, description="Values for In and NotIn."
+    )
+
+
+class LabelSelector(Value):
+    """A metav1.LabelSelector."""
+
+    match_labels: Mapping[str, Annotated[str, Field(max_length=63)]] = Field(
+        default_factory=dict, max_length=20, description="Labels that must have these values."
+    )
+    match_expressions: tuple[LabelSelectorRequirement, ...] = Field(
+        default=(), max_length=20, description="Further requirements, all of which must hold."
+    )
+
+
+class AllowedNamespaces(Value):
+    """Which namespaces may use the registry."""
+
+    from_: Literal["All", "Selector"] = Field(
+        default="All", alias="from", description="All, or only those that the selector matches."
+    )
+    selector: LabelSelector | None = Field(default=None, description="Labels of the permitted namespaces.")
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.from) || (self.from == 'Selector') == has(self.selector)",
+                "set selector exactly when from is Selector",
+            )
+        )
+    )
+
+
+class ModelRegistrySpec(Value):
+    """Where models come from, and who may use them."""
+
+    mlflow: MLflow = Field(description="The MLflow tracking server and how it is asked.")
+    artifacts: tuple[Artifacts, ...] = Field(
+        min_length=1,
+        max_length=20,
+        description="The places that artifacts may come from; the longest matching prefix counts.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["prefix"]},
+    )
+    allowed_namespaces: AllowedNamespaces = Field(
+        default_factory=AllowedNamespaces,
+        description="Which namespaces may use the registry; all where it is absent.",
+    )
+
+    @property
+    def poll_interval(self) -> timedelta:
+        """How often a followed model is asked for."""
+        return timedelta(seconds=seconds(self.mlflow.poll_interval))
+
+
+class ModelRegistryStatus(Value):
+    """Whether the registry can be reached."""
+
+    conditions: tuple[Condition, ...] = Field(default=(), max_length=20, description="Ready: whether the registry answers.")
+
+
+class ModelRegistry(Value):
+    """A registry of models, written by the cluster's administrator: its address, its stores, and who may use it."""
+
+    kind: Literal["ModelRegistry"] = "ModelRegistry"
+    metadata: Metadata
+    spec: ModelRegistrySpec
+    status: ModelRegistryStatus = Field(default_factory=ModelRegistryStatus)
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> Self:
+        """Read an object as the API server gives it."""
+        return cls.model_validate(body)

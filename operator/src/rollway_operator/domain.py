@@ -1,0 +1,225 @@
+"""The values that one pass hands from module to module; all frozen, none acts.
+
+    resolve ──► Resolution      what the registry says the model is
+    observe ──► Observed        what the cluster holds, and the time
+    rollout ──► Decision        which step next, and why
+    plan    ──► Plan            the gap between desired and observed, as data
+
+A *revision* is everything that its pods see. *Stable* serves; the *candidate* (the API calls it canary) is on its way
+to replace it. Both are roles of revisions, never names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+Object = Mapping[str, Any]
+"""A Kubernetes object as the API server's JSON has it."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """The name of one ModelDeployment."""
+
+    namespace: str
+    name: str
+
+
+# ------------------------------------------------------------------------------------------------- the registry's side
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a registered model, as the registry knows it."""
+
+    name: str
+    version: str
+    run_id: str
+    uri: str
+    """The download URI: where the version's artifacts are, checked against the registry's prefixes."""
+
+
+@dataclass(frozen=True)
+class ArtifactSource:
+    """How `fetch` reaches the artifacts under one prefix of a ModelRegistry."""
+
+    prefix: str
+    endpoint: str | None = None
+    region: str | None = None
+    credentials_secret_name: str | None = None
+    tracking_uri: str | None = None
+    """The tracking server, where artifacts come through it (`mlflow-artifacts:/`)."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What the registry answered for one ModelDeployment: a version, or the reason why there is none."""
+
+    reason: str
+    """A condition reason: Resolved, AliasNotFound, VersionNotFound, RegistryUnreachable, …"""
+    message: str
+    version: ModelVersion | None = None
+    source: ArtifactSource | None = None
+    confirmed: bool = True
+    """False while a changed target was read only once: rollout.md rule 2 wants it twice, 5 s apart."""
+    poll_in: timedelta = timedelta(seconds=30)
+    """When the registry is worth asking again."""
+
+
+# -------------------------------------------------------------------------------------------------- the cluster's side
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An inference server as the administrator defined it in the chart's values."""
+
+    name: str
+    image: str
+    fetch_command: tuple[str, ...]
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+    readiness_path: str
+    liveness_path: str
+    drain_seconds: float
+
+
+class Fault(StrEnum):
+    """Whose fault a failing pod is: the model's closes the version, nobody's is waited out (rollout.md rule 7)."""
+
+    MODEL = "Model"
+    NOBODY = "Nobody"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a pod does not become ready, in a reason and one sentence."""
+
+    reason: str
+    message: str
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One model pod, read from its status and its containers' termination messages."""
+
+    name: str
+    revision: str
+    ready: bool
+    terminating: bool
+    server_running: bool = False
+    """The server container runs (it may not be ready yet)."""
+    restarts: int = 0
+    """Restarts of the server container."""
+    oom_killed: bool = False
+    digest: str | None = None
+    """What `fetch` computed over the artifacts in this pod; None until it has."""
+    input_example: bool | None = None
+    """Whether the model ships an input example; None until `fetch` has said."""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class StoredRevision:
+    """A revision as its ControllerRevision holds it: the inputs, and what was rendered from them once."""
+
+    name: str
+    number: int
+    """ControllerRevision's `revision`: grows by one with each new revision."""
+    inputs: Mapping[str, Any]
+    template: Mapping[str, Any]
+    """The pod template, rendered once and re-asserted from here."""
+    settings: Mapping[str, Any]
+    """What the server reads from the revision's ConfigMap (settings.json)."""
+    digest: str | None = None
+    outcome: str | None = None
+    """None while open; otherwise the reason that closed it, or Promoted."""
+    outcome_message: str = ""
+
+    @property
+    def version(self) -> str:
+        """The model version that this revision serves."""
+        return str(self.inputs["version"])
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The cluster's side of one ModelDeployment, read once; the only place where a pass knows the time."""
+
+    now: datetime
+    revisions: tuple[StoredRevision, ...] = ()
+    objects: Mapping[tuple[str, str], Object] = field(default_factory=dict)
+    """Live children by (kind, name): ControllerRevision, Deployment, Service, ConfigMap that carry our owner reference."""
+    pods: tuple[Pod, ...] = ()
+
+    def of(self, revision: str) -> tuple[Pod, ...]:
+        """Give the pods of one revision."""
+        return tuple(pod for pod in self.pods if pod.revision == revision)
+
+
+# -------------------------------------------------------------------------------------------------------- the decision
+
+
+class Action(StrEnum):
+    """What a decision does with the candidate."""
+
+    HOLD = "Hold"
+    START = "Start"
+    EXPAND = "Expand"
+    PROMOTE = "Promote"
+    ABORT = "Abort"
+    CANCEL = "Cancel"
+    """Drop the candidate because the target moved; nothing is closed."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which step comes next, the reason (a condition reason) and the message with its numbers."""
+
+    action: Action
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes Event on the ModelDeployment."""
+
+    type: str
+    """Normal or Warning."""
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A replica count to write through a Deployment's /scale subresource."""
+
+    deployment: str
+    replicas: int
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Names a child object to delete."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one pass will write, in the order in which it is written; printed, it is a dry run."""
+
+    status: Mapping[str, Any]
+    """The whole desired status; written first, and only if it differs."""
+    objects: tuple[Object, ...] = ()
+    """Desired children, in order: created when missing, otherwise applied where they differ."""
+    scales: tuple[Scale, ...] = ()
+    prunes: tuple[Ref, ...] = ()
+    events: tuple[Event, ...] = ()
+    requeue_after: timedelta | None = None
+    """When to look again; None leaves it to the resync."""

@@ -1,0 +1,38 @@
+"""What can go wrong in a pass, as a tree.
+
+RollwayError
+├── PermanentError            waiting does not help: somebody must change something
+│   ├── NameConflictError     an object of a child's name is not ours
+│   └── SettingsError         the operator's environment is wrong
+└── TemporaryError            the next pass may succeed
+    ├── ConflictError         the object changed since it was read: run the pass again
+    └── ClusterError          the API server did not answer, or answered with an error
+"""
+
+
+class RollwayError(Exception):
+    """Root of every error that Rollway raises itself."""
+
+
+class PermanentError(RollwayError):
+    """Waiting does not help: somebody must change something."""
+
+
+class NameConflictError(PermanentError):
+    """An object with the name of a child exists and is not controlled by the ModelDeployment."""
+
+
+class SettingsError(PermanentError):
+    """The operator's environment or a file it names is wrong."""
+
+
+class TemporaryError(RollwayError):
+    """The next pass may succeed."""
+
+
+class ConflictError(TemporaryError):
+    """The object changed since it was read; the pass runs again on fresh values."""
+
+
+class ClusterError(TemporaryError):
+    """The API server did not answer in time, or answered with an error."""
