@@ -1,0 +1,26 @@
+{{/* The one name of everything the operator owns; a release name has at most 53 characters, so it is a DNS label. */}}
+{{- define "rollway.name" -}}
+{{ .Release.Name }}-operator
+{{- end }}
+
+{{/* The labels by which the operator's pod is selected; they never change. */}}
+{{- define "rollway.selectorLabels" -}}
+app.kubernetes.io/name: rollway
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "rollway.labels" -}}
+{{ include "rollway.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: rollway
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* The subject of every binding of this chart. */}}
+{{- define "rollway.subjects" -}}
+- kind: ServiceAccount
+  name: {{ include "rollway.name" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}

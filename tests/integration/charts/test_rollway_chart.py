@@ -1,0 +1,339 @@
+"""charts/rollway: what it renders, what it lets the operator do, and what it refuses."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rollway_testing.helm import Helm, HelmRefusedError, Manifest, of_kind
+
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "charts" / "rollway"
+GOLDEN = Path(__file__).parent / "golden"
+VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+
+Render = Callable[..., list[Manifest]]
+
+
+@pytest.fixture
+def render(helm: Helm) -> Render:
+    """Render the chart as the release ``rollway`` in ``rollway-system``."""
+
+    def rendered(**values: object) -> list[Manifest]:
+        return helm.template(CHART, values, release="rollway", namespace="rollway-system")
+
+    return rendered
+
+
+def operator_pod(manifests: list[Manifest]) -> Manifest:
+    """Return the pod template of the operator."""
+    [deployment] = of_kind(manifests, "Deployment")
+    template: Manifest = deployment["spec"]["template"]
+    return template
+
+
+def environment(manifests: list[Manifest]) -> dict[str, str]:
+    """Return the operator's environment variables that have a plain value."""
+    [container] = operator_pod(manifests)["spec"]["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def grants(manifests: list[Manifest]) -> list[dict[str, Any]]:
+    """Return what the rendered bindings let the operator's account do, and where."""
+    roles = {
+        (kind, role["metadata"]["name"]): role
+        for kind in ("ClusterRole", "Role")
+        for role in of_kind(manifests, kind)
+    }
+    [account] = of_kind(manifests, "ServiceAccount")
+    subject = {
+        "kind": "ServiceAccount",
+        "name": account["metadata"]["name"],
+        "namespace": account["metadata"]["namespace"],
+    }
+    found = []
+    for binding in of_kind(manifests, "ClusterRoleBinding") + of_kind(manifests, "RoleBinding"):
+        assert binding["subjects"] == [subject]
+        role = roles[binding["roleRef"]["kind"], binding["roleRef"]["name"]]
+        found.append({"in": binding["metadata"].get("namespace", "every namespace"), "rules": role["rules"]})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("golden", "namespaces"),
+    [("rollway-cluster-wide.yaml", []), ("rollway-namespaced.yaml", ["team-a", "team-b"])],
+)
+def test_the_operator_may_do_what_the_reviewed_list_says_and_no_more(
+    render: Render, golden: str, namespaces: list[str]
+) -> None:
+    manifests = render(rbac={"namespaces": namespaces}, registrySecrets=["mlflow"])
+    assert grants(manifests) == yaml.safe_load((GOLDEN / golden).read_text())
+
+
+def test_no_rule_has_a_wildcard(render: Render) -> None:
+    for grant in grants(render(registrySecrets=["mlflow"])):
+        for rule in grant["rules"]:
+            assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
+
+
+def test_without_registry_secrets_no_rule_mentions_secrets(render: Render) -> None:
+    for grant in grants(render(registrySecrets=[])):
+        for rule in grant["rules"]:
+            assert "secrets" not in rule["resources"]
+
+
+def test_registry_secrets_may_only_be_got_by_name_in_the_namespace_of_the_release(render: Render) -> None:
+    with_secrets = [
+        (grant["in"], rule)
+        for grant in grants(render(registrySecrets=["mlflow", "other"]))
+        for rule in grant["rules"]
+        if "secrets" in rule["resources"]
+    ]
+    rule = {
+        "apiGroups": [""],
+        "resources": ["secrets"],
+        "resourceNames": ["mlflow", "other"],
+        "verbs": ["get"],
+    }
+    assert with_secrets == [("rollway-system", rule)]
+
+
+def test_the_operator_watches_the_namespaces_that_it_may_act_in(render: Render) -> None:
+    assert environment(render())["ROLLWAY_WATCH_NAMESPACES"] == ""
+    manifests = render(rbac={"namespaces": ["team-a", "team-b"]})
+    assert environment(manifests)["ROLLWAY_WATCH_NAMESPACES"] == "team-a,team-b"
+
+
+def test_settings_reach_the_operator_as_environment(render: Render) -> None:
+    settings = environment(render(logLevel="DEBUG", resyncSeconds=3600, clusterDomain="corp.example"))
+    assert settings["ROLLWAY_LOG_LEVEL"] == "DEBUG"
+    assert settings["ROLLWAY_RESYNC_SECONDS"] == "3600"
+    assert settings["ROLLWAY_CLUSTER_DOMAIN"] == "corp.example"
+
+
+def test_the_operator_pod_satisfies_the_restricted_pod_security_standard(render: Render) -> None:
+    spec = operator_pod(render())["spec"]
+    [container] = spec["containers"]
+    assert "initContainers" not in spec
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 65532
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert all("hostPort" not in port for port in container["ports"])
+    assert [set(volume) - {"name"} for volume in spec["volumes"]] == [{"configMap"}]
+
+
+def test_there_is_never_more_than_one_operator(render: Render) -> None:
+    [deployment] = of_kind(render(), "Deployment")
+    assert deployment["spec"]["replicas"] == 1
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_placement_reaches_the_pod(render: Render) -> None:
+    placement: dict[str, Any] = {
+        "nodeSelector": {"pool": "system"},
+        "tolerations": [{"key": "system", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {
+            "nodeAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [
+                    {
+                        "weight": 1,
+                        "preference": {
+                            "matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]
+                        },
+                    }
+                ]
+            }
+        },
+        "priorityClassName": "system-cluster-critical",
+    }
+    spec = operator_pod(render(**placement))["spec"]
+    assert {key: spec[key] for key in placement} == placement
+
+
+def test_every_selector_finds_the_pod_and_every_object_says_whose_it_is(render: Render) -> None:
+    manifests = render(registrySecrets=["mlflow"])
+    labels = operator_pod(manifests)["metadata"]["labels"]
+    [deployment], [service] = of_kind(manifests, "Deployment"), of_kind(manifests, "Service")
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert service["spec"]["selector"].items() <= labels.items()
+    for manifest in manifests:
+        assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "rollway"
+
+
+def test_the_metrics_service_points_at_the_metrics_port(render: Render) -> None:
+    manifests = render()
+    [service] = of_kind(manifests, "Service")
+    [container] = operator_pod(manifests)["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["metrics"]
+    assert str(ports["metrics"]) == environment(manifests)["ROLLWAY_METRICS_PORT"]
+
+
+def test_the_probes_ask_the_health_port(render: Render) -> None:
+    manifests = render()
+    [container] = operator_pod(manifests)["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert str(ports["health"]) == environment(manifests)["ROLLWAY_HEALTH_PORT"]
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
+
+
+def test_the_operator_reads_exactly_the_runtimes_of_the_values(render: Render) -> None:
+    onnx = {**VALUES["runtimes"]["mlserver"], "image": "example/onnx@sha256:" + "a" * 64, "drainSeconds": 7.5}
+    manifests = render(runtimes={"onnx": onnx})
+    [config] = of_kind(manifests, "ConfigMap")
+    assert json.loads(config["data"]["runtimes.json"]) == {**VALUES["runtimes"], "onnx": onnx}
+    spec = operator_pod(manifests)["spec"]
+    [container] = spec["containers"]
+    assert spec["volumes"][0]["configMap"]["name"] == config["metadata"]["name"]
+    assert (
+        container["volumeMounts"][0]["mountPath"] + "/runtimes.json"
+        == environment(manifests)["ROLLWAY_RUNTIMES_FILE"]
+    )
+
+
+def test_a_changed_runtime_restarts_the_operator(render: Render) -> None:
+    before = operator_pod(render())
+    assert operator_pod(render()) == before
+    after = operator_pod(render(runtimes={"mlserver": {"image": "rollway/mlserver:9.9.9"}}))
+    assert after["metadata"]["annotations"] != before["metadata"]["annotations"]
+
+
+def test_the_definitions_are_the_generated_ones_and_survive_an_uninstall(render: Render) -> None:
+    generated = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml")}
+    assert set(generated) == {"rollway.dev_modeldeployments.yaml", "rollway.dev_modelregistries.yaml"}
+    rendered = {crd["metadata"]["name"]: crd for crd in of_kind(render(), "CustomResourceDefinition")}
+    for definition in generated.values():
+        crd = rendered.pop(definition["metadata"]["name"])
+        assert crd["metadata"]["annotations"].pop("helm.sh/resource-policy") == "keep"
+        definition["metadata"].setdefault("annotations", {})
+        assert crd == definition
+    assert not rendered
+
+
+def test_the_definitions_can_be_left_to_somebody_else(render: Render) -> None:
+    assert of_kind(render(crds={"enabled": False}), "CustomResourceDefinition") == []
+
+
+def test_the_chart_passes_a_strict_lint(helm: Helm) -> None:
+    helm.run("lint", "--strict", str(CHART))
+
+
+def misspelt(path: tuple[str, ...]) -> dict[str, Any]:
+    """Return values whose one mistake is an unknown key below ``path``."""
+    values: dict[str, Any] = {"misspelt": 1}
+    for key in reversed(path):
+        values = {key: values}
+    return values
+
+
+def closed_levels(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every mapping of the default values whose keys are fixed."""
+    if path not in {("runtimes",), ("nodeSelector",)}:
+        yield path
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from closed_levels(value, (*path, key))
+
+
+@pytest.mark.parametrize("path", list(closed_levels(VALUES)), ids=lambda path: ".".join(path) or "top")
+def test_a_misspelt_value_is_refused_and_named(helm: Helm, path: tuple[str, ...]) -> None:
+    with pytest.raises(HelmRefusedError, match="'misspelt' not allowed") as refusal:
+        helm.run("template", "rollway", str(CHART), values=misspelt(path))
+    assert f"at '{''.join(f'/{key}' for key in path)}'" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "verb", [["lint"], ["template", "rollway"], ["install", "rollway", "--dry-run=client"]]
+)
+def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb: list[str]) -> None:
+    with pytest.raises(HelmRefusedError, match="'resyncSecond' not allowed"):
+        helm.run(*verb, str(CHART), values={"resyncSecond": 20})
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"image": "rollway/operator"}, "at '/image'"),
+        ({"runtimes": {"mlserver": {"image": ""}}}, "at '/runtimes/mlserver/image'"),
+        ({"runtimes": {"bare": {"image": "a:1"}}}, "at '/runtimes/bare': missing properties"),
+        ({"runtimes": {"Upper": VALUES["runtimes"]["mlserver"]}}, "'Upper' does not match pattern"),
+        ({"runtimes": {"mlserver": {"ports": {"http": 80}}}}, "at '/runtimes/mlserver/ports/http'"),
+        (
+            {"runtimes": {"mlserver": {"readinessPath": "v2/{model}"}}},
+            "at '/runtimes/mlserver/readinessPath'",
+        ),
+        ({"logLevel": "info"}, "value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
+        ({"resyncSeconds": "20"}, "at '/resyncSeconds': got string, want integer"),
+        ({"rbac": {"namespaces": "team-a"}}, "at '/rbac/namespaces': got string, want array"),
+        ({"rbac": {"namespaces": ["team-a", "team-a"]}}, "at '/rbac/namespaces'"),
+        ({"registrySecrets": ["*"]}, "at '/registrySecrets/0'"),
+        ({"resources": {"limits": {"memory": "1 GB"}}}, "at '/resources/limits/memory'"),
+        ({"tolerations": [{"keys": "gpu"}]}, "at '/tolerations/0'"),
+        ({"affinity": {"podAntiAffinity": {"required": []}}}, "at '/affinity/podAntiAffinity'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(helm: Helm, values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(HelmRefusedError) as refusal:
+        helm.run("template", "rollway", str(CHART), values=values)
+    assert complaint in str(refusal.value)
+
+
+def open_objects(schema: object, path: str = "") -> Iterator[str]:
+    """Yield the place of every object in ``schema`` that takes keys which nobody described."""
+    if isinstance(schema, list):
+        for index, item in enumerate(schema):
+            yield from open_objects(item, f"{path}/{index}")
+    elif isinstance(schema, dict):
+        if schema.get("type") == "object" and schema.get("additionalProperties", True) is True:
+            yield path
+        for key, value in schema.items():
+            yield from open_objects(value, f"{path}/{key}")
+
+
+def test_the_schema_is_closed_but_for_what_helm_itself_puts_in() -> None:
+    assert list(open_objects(SCHEMA)) == ["/properties/global"]
+
+
+def test_a_kubernetes_older_than_the_api_needs_is_refused(helm: Helm) -> None:
+    with pytest.raises(HelmRefusedError, match="kubeVersion"):
+        helm.run("template", "rollway", str(CHART), "--kube-version", "1.32.9")
+
+
+def test_the_notes_show_a_registry_and_a_model_in_a_namespace_that_is_served(helm: Helm) -> None:
+    values = {"rbac": {"namespaces": ["team-a"]}}
+    notes = helm.run("install", "rollway", str(CHART), "--dry-run=client", values=values).partition("NOTES:")[
+        2
+    ]
+    assert notes.count("kubectl") == 3
+    registry, model = (yaml.safe_load(block.partition("EOF")[0]) for block in notes.split("<<EOF\n")[1:])
+    assert registry["kind"] == "ModelRegistry"
+    assert (model["kind"], model["metadata"]["namespace"]) == ("ModelDeployment", "team-a")
+
+
+def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the dotted path and the default of every value."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def test_the_readme_lists_every_value_with_its_default() -> None:
+    rows = [
+        [cell.strip().strip("`") for cell in line.split("|")[1:3]]
+        for line in (CHART / "README.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert rows == [[path, json.dumps(default)] for path, default in leaves(VALUES)]
