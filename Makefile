@@ -1,0 +1,125 @@
+# Thin verbs: each line calls a tool that can be called alone. A bare `make` prints them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := operator/src model/serving/src model/training/src tests/cluster tests/support
+CHARTS := $(wildcard charts/*/Chart.yaml)
+LOCKS := $(patsubst %.in,%.txt,$(wildcard requirements/*.in))
+empty :=
+export PYTHONPATH := $(subst $(empty) $(empty),:,$(abspath $(PACKAGES)))
+export PATH := $(abspath $(BIN)):$(PATH)
+
+# The environment is made again whenever the lock's content changes.
+ENVIRONMENT := $(VENV)/ready-$(shell sha256sum requirements/dev.txt | cut -c1-16)
+CLUSTER_CLI := $(BIN)/python -m rollway_cluster
+
+# `CLUSTER=kind|local|current` and `ROLLWAY_CONTEXT=<kube context>` choose where demo and e2e run.
+export CLUSTER ROLLWAY_CONTEXT PYTHON
+
+##@ Every day
+
+.PHONY: check
+check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files and charts
+	ruff format --check .
+	ruff check .
+	mypy $(PACKAGES) tests/unit tests/integration tests/e2e tests/conftest.py
+	lint-imports
+	$(MAKE) generate
+	git diff --exit-code -- crds charts/rollway
+	for chart in $(dir $(CHARTS)); do $(CLUSTER_CLI) helm lint --strict --quiet $$chart; done
+
+.PHONY: format
+format: $(ENVIRONMENT) ## Format the code and apply the linter's safe fixes
+	ruff format .
+	ruff check --fix .
+
+.PHONY: generate
+generate: $(ENVIRONMENT) ## Write the CRDs from the Python types
+	python -m rollway_operator.crdgen
+
+##@ Tests
+
+.PHONY: unit
+unit: $(ENVIRONMENT) ## Pure modules; seconds
+	pytest tests/unit
+
+.PHONY: integration
+integration: $(ENVIRONMENT) binaries ## Real MLflow, S3 and API server on loopback; no kubelet
+	pytest tests/integration
+
+.PHONY: e2e
+e2e: $(ENVIRONMENT) images ## A real cluster, brought up and taken down
+	pytest tests/e2e
+
+.PHONY: test
+test: ## All of it: check, unit, integration, e2e
+	$(MAKE) binaries
+	$(MAKE) check
+	$(MAKE) unit
+	$(MAKE) integration
+	$(MAKE) e2e
+
+##@ Demo
+
+.PHONY: demo
+demo: $(ENVIRONMENT) images ## From a trained model to predictions on a cluster, and a version change under traffic
+	$(CLUSTER_CLI) demo
+
+.PHONY: demo-down
+demo-down: $(ENVIRONMENT) ## Remove what demo made
+	$(CLUSTER_CLI) demo-down
+
+##@ Cluster and images
+
+.PHONY: images
+images: $(ENVIRONMENT) binaries ## Build the container images
+	$(CLUSTER_CLI) images
+
+.PHONY: binaries
+binaries: $(ENVIRONMENT) system ## Build the test cluster's programs into the user's cache
+	$(CLUSTER_CLI) build
+
+.PHONY: cluster-up
+cluster-up: binaries ## Start a cluster on this machine
+	$(CLUSTER_CLI) up
+
+.PHONY: cluster-down
+cluster-down: $(ENVIRONMENT) ## Stop it and leave nothing behind
+	$(CLUSTER_CLI) down
+
+.PHONY: cluster-status
+cluster-status: $(ENVIRONMENT) ## Say what runs
+	$(CLUSTER_CLI) status
+
+.PHONY: system
+system: ## Install the Debian packages that the cluster and the images need (or name them)
+	tests/cluster/system-packages
+
+##@ Upkeep
+
+.PHONY: lock
+lock: $(ENVIRONMENT) ## Resolve requirements/*.in again
+	requirements/lock $(basename $(notdir $(LOCKS)))
+
+.PHONY: clean
+clean: ## Remove the environment and the caches in this folder
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## Print these verbs
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@ / {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(ENVIRONMENT):
+	@echo "making $(VENV) from requirements/dev.txt"
+	rm -rf $(VENV)
+	requirements/new-environment $(VENV)
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r requirements/dev.txt
+	touch $@

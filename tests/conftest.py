@@ -1,0 +1,14 @@
+"""Marks each test with the level whose folder it is in."""
+
+from pathlib import Path
+
+import pytest
+
+LEVELS = ("unit", "integration", "e2e")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        level = Path(item.path).relative_to(config.rootpath / "tests").parts[0]
+        if level in LEVELS:
+            item.add_marker(level)
