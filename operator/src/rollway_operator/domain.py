@@ -152,15 +152,17 @@ class Observed:
     now: datetime
     revisions: tuple[StoredRevision, ...] = ()
     objects: Mapping[tuple[str, str], Object] = field(default_factory=dict)
-    """Live children by (kind, name): ControllerRevision, Deployment, Service, ConfigMap that carry our owner reference."""
+    """Live children by (kind, name): those of the kinds in a Plan that carry our owner reference."""
     pods: tuple[Pod, ...] = ()
+    refusals: Mapping[str, Failure] = field(default_factory=dict)
+    """Why the cluster refuses to make a revision's pods (quota, admission), by revision."""
 
     def of(self, revision: str) -> tuple[Pod, ...]:
         """Give the pods of one revision."""
         return tuple(pod for pod in self.pods if pod.revision == revision)
 
 
-# -------------------------------------------------------------------------------------------------------- the decision
+# ---------------------------------------------------------------------------------------------- the decision
 
 
 class Action(StrEnum):

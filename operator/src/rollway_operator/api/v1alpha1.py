@@ -62,7 +62,7 @@ class Value(BaseModel):
     )
 
 
-# ---------------------------------------------------------------------------------------------------- ModelDeployment
+# ------------------------------------------------------------------------------------------- ModelDeployment
 
 
 class RegistryRef(Value):
@@ -84,7 +84,8 @@ class Model(Value):
         min_length=1,
         max_length=200,
         pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_. -]*[A-Za-z0-9_])?$",
-        description="Name of the registered model in MLflow: letters, digits, spaces, dots, dashes and underscores. Immutable.",
+        description="Name of the registered model in MLflow: letters, digits, spaces, dots, dashes, underscores. "
+        "Immutable.",
         json_schema_extra=rules(rule("!self.contains('..')", "must not contain '..'")),
     )
     alias: str | None = Field(
@@ -92,11 +93,14 @@ class Model(Value):
         min_length=1,
         max_length=100,
         pattern=r"^[A-Za-z0-9_-]+$",
-        description="Alias to follow, such as champion: when the registry moves it, the version it names is rolled out. "
+        description="Alias to follow, such as champion: when the registry moves it, its new version is rolled out. "
         "Exactly one of alias and version.",
         json_schema_extra=rules(
             rule("self != 'latest'", "'latest' is reserved by MLflow; set an alias of your own or a version"),
-            rule("!self.matches('^[vV][0-9]+$')", "reserved by MLflow for versions; use version: \"3\" instead of alias: v3"),
+            rule(
+                "!self.matches('^[vV][0-9]+$')",
+                'reserved by MLflow for versions; use version: "3" instead of alias: v3',
+            ),
         ),
     )
     version: str | None = Field(
@@ -113,14 +117,18 @@ class Model(Value):
         default=None,
         max_length=71,
         pattern=r"^(sha256:[0-9a-f]{64})?$",
-        description="Optional pin: sha256:<64 hex> over the artifacts, as status.stable.digest shows it. A version whose "
-        "artifacts have another digest never serves.",
+        description="Optional pin: sha256:<64 hex> over the artifacts, as status.stable.digest shows it. A version "
+        "whose artifacts have another digest never serves.",
     )
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("has(self.alias) != has(self.version)", "set exactly one of alias and version"),
-            rule("self.name == oldSelf.name", "name is immutable; create a new ModelDeployment", fieldPath=".name"),
+            rule(
+                "self.name == oldSelf.name",
+                "name is immutable; create a new ModelDeployment",
+                fieldPath=".name",
+            ),
             rule(
                 "(has(self.registryRef) && has(self.registryRef.name) ? self.registryRef.name : 'default') == "
                 "(has(oldSelf.registryRef) && has(oldSelf.registryRef.name) ? oldSelf.registryRef.name : 'default')",
@@ -134,7 +142,9 @@ class Resources(Value):
     """What a model server asks for and may use, as in a Pod."""
 
     requests: Mapping[str, Quantity] | None = Field(
-        default=None, max_length=20, description="What the scheduler sets aside for each pod, such as cpu: 500m."
+        default=None,
+        max_length=20,
+        description="What the scheduler sets aside for each pod, such as cpu: 500m.",
     )
     limits: Mapping[str, Quantity] | None = Field(
         default=None, max_length=20, description="What each pod may use at most, such as memory: 2Gi."
@@ -167,7 +177,9 @@ class Predictor(Value):
         le=1000,
         description="How many pods serve. Also what `kubectl scale` writes.",
     )
-    resources: Resources | None = Field(default=None, description="Requests and limits of the model server's container.")
+    resources: Resources | None = Field(
+        default=None, description="Requests and limits of the model server's container."
+    )
     timeout: Duration | None = Field(
         default=None,
         description="How long one prediction may take, such as 30s (the default). Also how long a pod that is told to "
@@ -183,8 +195,8 @@ class SmokeTest(Value):
 
     source: Literal["InputExample", "Disabled"] | None = Field(
         default=None,
-        description="InputExample (the default) predicts on the input example logged with the model: the answer must have "
-        "one finite row for each row sent. A model without one skips the gate. Disabled skips it always.",
+        description="InputExample (the default) predicts on the input example logged with the model: the answer must "
+        "have one finite row for each row sent. A model without one skips the gate. Disabled skips it always.",
     )
 
 
@@ -199,7 +211,9 @@ class Warmup(Value):
 class PreTraffic(Value):
     """The gates that each pod passes before it takes traffic."""
 
-    smoke_test: SmokeTest | None = Field(default=None, description="The prediction that each pod must answer first.")
+    smoke_test: SmokeTest | None = Field(
+        default=None, description="The prediction that each pod must answer first."
+    )
     warmup: Warmup | None = Field(default=None, description="Predictions made before the first caller's.")
 
 
@@ -216,8 +230,8 @@ class Strategy(Value):
 
     rolling_update: RollingUpdate | None = Field(
         default=None,
-        description="The default. The new revision reaches its full count and passes its gates beside the old one; then the "
-        "Service points to it and the old one finishes its requests and stops. Needs room for both. No request fails.",
+        description="The default. The new revision reaches its full count and passes its gates beside the old one; then "
+        "the Service points to it and the old one finishes its requests and stops. Needs room for both. No request fails.",
     )
     recreate: Recreate | None = Field(
         default=None,
@@ -227,7 +241,10 @@ class Strategy(Value):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("has(self.rollingUpdate) != has(self.recreate)", "set exactly one of rollingUpdate and recreate")
+            rule(
+                "has(self.rollingUpdate) != has(self.recreate)",
+                "set exactly one of rollingUpdate and recreate",
+            )
         )
     )
 
@@ -244,19 +261,22 @@ class ModelDeploymentSpec(Value):
     )
     strategy: Strategy | None = Field(
         default=None,
-        description="How a new revision replaces the one that serves: exactly one of rollingUpdate (the default) and recreate.",
+        description="How a new revision replaces the one that serves: exactly one of rollingUpdate (the default) "
+        "and recreate.",
     )
     revision_history_limit: int | None = Field(
         default=None,
         ge=0,
         le=100,
-        description="How many revisions that neither serve nor are on their way are kept, without pods, to go back to; 10 by default.",
+        description="How many revisions that neither serve nor are on their way are kept, "
+        "without pods, to go back to; 10 by default.",
     )
     progress_deadline_seconds: int | None = Field(
         default=None,
         ge=1,
         le=86400,
-        description="How long the pods of a revision may take to become ready before the rollout is called stalled; 600 by default.",
+        description="How long the pods of a revision may take to become ready before the rollout is called "
+        "stalled; 600 by default.",
     )
 
 
@@ -277,17 +297,23 @@ class TargetStatus(Value):
     name: str = Field(description="Name of the registered model.")
     alias: str | None = Field(default=None, description="The alias that is followed, if one is.")
     target_version: str | None = Field(default=None, description="The version that the registry names now.")
-    target_revision: str | None = Field(default=None, description="The revision made for that version and this spec.")
+    target_revision: str | None = Field(
+        default=None, description="The revision made for that version and this spec."
+    )
     target_since: datetime | None = Field(default=None, description="When this revision became the target.")
 
 
 class RevisionStatus(Value):
     """One revision in one role."""
 
-    revision: str = Field(description="Name of the revision; its ControllerRevision, Deployment and Service carry it.")
+    revision: str = Field(
+        description="Name of the revision; its ControllerRevision, Deployment and Service carry it."
+    )
     version: str = Field(description="The model version it serves.")
     run_id: str | None = Field(default=None, description="The MLflow run that made the version.")
-    digest: str | None = Field(default=None, description="SHA-256 over the artifacts that its pods were verified against.")
+    digest: str | None = Field(
+        default=None, description="SHA-256 over the artifacts that its pods were verified against."
+    )
     ready_replicas: int = Field(default=0, ge=0, description="How many of its pods are ready.")
 
 
@@ -300,21 +326,31 @@ class Address(Value):
 class ModelDeploymentStatus(Value):
     """What the operator last saw and did."""
 
-    observed_generation: int | None = Field(default=None, description="The metadata.generation that this status speaks of.")
+    observed_generation: int | None = Field(
+        default=None, description="The metadata.generation that this status speaks of."
+    )
     phase: Literal["Pending", "Progressing", "Healthy", "Degraded"] | None = Field(
         default=None, description="A summary of the conditions for people; programs read the conditions."
     )
     message: str | None = Field(default=None, description="What is going on, in one sentence.")
-    address: Address | None = Field(default=None, description="Where clients inside the cluster send HTTP requests.")
+    address: Address | None = Field(
+        default=None, description="Where clients inside the cluster send HTTP requests."
+    )
     grpc_url: str | None = Field(default=None, description="host:port for gRPC inside the cluster.")
     model: TargetStatus | None = Field(default=None, description="What the registry names.")
     stable: RevisionStatus | None = Field(default=None, description="The revision that serves.")
-    canary: RevisionStatus | None = Field(default=None, description="The revision on its way to replace stable, if any.")
+    canary: RevisionStatus | None = Field(
+        default=None, description="The revision on its way to replace stable, if any."
+    )
     replicas: int | None = Field(default=None, description="Pods of stable.")
     ready_replicas: int | None = Field(default=None, description="Ready pods of stable.")
-    selector: str | None = Field(default=None, description="Label selector of stable's pods, for autoscalers.")
+    selector: str | None = Field(
+        default=None, description="Label selector of stable's pods, for autoscalers."
+    )
     conditions: tuple[Condition, ...] = Field(
-        default=(), max_length=20, description="Ready, ModelResolved, ArtifactVerified, PredictorReady; Reconciling and Stalled while they hold."
+        default=(),
+        max_length=20,
+        description="Ready, ModelResolved, ArtifactVerified, PredictorReady; Reconciling and Stalled while they hold.",
     )
 
     def condition(self, type_: str) -> Condition | None:
@@ -348,7 +384,7 @@ class ModelDeployment(Value):
         return cls.model_validate(body)
 
 
-# ------------------------------------------------------------------------------------------------------ ModelRegistry
+# --------------------------------------------------------------------------------------------- ModelRegistry
 
 
 class SecretRef(Value):
@@ -368,8 +404,8 @@ class MLflow(Value):
     )
     credentials_ref: SecretRef | None = Field(
         default=None,
-        description="Secret in the operator's namespace with keys username and password, or token. Its name must also be "
-        "listed in the chart's registrySecrets: the operator can read no other.",
+        description="Secret in the operator's namespace with keys username and password, or token. Its name must also "
+        "be listed in the chart's registrySecrets: the operator can read no other.",
     )
     poll_interval: Duration = Field(
         default="30s", description="How often a followed model is asked for, such as 30s (the default)."
@@ -383,8 +419,8 @@ class Artifacts(Value):
         min_length=1,
         max_length=500,
         pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/|mlflow-artifacts:/)([A-Za-z0-9._=-]+/)*$",
-        description="A version's download URI must be under one prefix: s3://bucket/path/ or mlflow-artifacts:/ (through the "
-        "tracking server); ends with a slash.",
+        description="A version's download URI must be under one prefix: s3://bucket/path/ or mlflow-artifacts:/ "
+        "(through the tracking server); ends with a slash.",
     )
     endpoint: str | None = Field(
         default=None,
@@ -392,14 +428,16 @@ class Artifacts(Value):
         pattern=r"^https?://[^\s/?#]+$",
         description="Endpoint of an S3 store that is not AWS, such as http://s3.mlflow.svc:8333.",
     )
-    region: str | None = Field(default=None, max_length=63, pattern=r"^[a-z0-9-]+$", description="Region of the S3 store.")
+    region: str | None = Field(
+        default=None, max_length=63, pattern=r"^[a-z0-9-]+$", description="Region of the S3 store."
+    )
     credentials_secret_name: str | None = Field(
         default=None,
         min_length=1,
         max_length=253,
         pattern=_DNS_SUBDOMAIN,
-        description="Secret in the ModelDeployment's namespace: keys accessKeyId and secretAccessKey for s3://, username and "
-        "password or token for mlflow-artifacts:/. Only the fetch container sees it.",
+        description="Secret in the ModelDeployment's namespace: keys accessKeyId and secretAccessKey for s3://, "
+        "username and password or token for mlflow-artifacts:/. Only the fetch container sees it.",
     )
 
 
@@ -407,7 +445,9 @@ class LabelSelectorRequirement(Value):
     """One requirement on one label."""
 
     key: str = Field(max_length=317, description="The label.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(description="How the label's value is compared.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="How the label's value is compared."
+    )
     values: tuple[Annotated[str, Field(max_length=63)], ...] = Field(
         default=(), max_length=20, description="Values for In and NotIn."
     )
@@ -466,7 +506,9 @@ class ModelRegistrySpec(Value):
 class ModelRegistryStatus(Value):
     """Whether the registry can be reached."""
 
-    conditions: tuple[Condition, ...] = Field(default=(), max_length=20, description="Ready: whether the registry answers.")
+    conditions: tuple[Condition, ...] = Field(
+        default=(), max_length=20, description="Ready: whether the registry answers."
+    )
 
 
 class ModelRegistry(Value):

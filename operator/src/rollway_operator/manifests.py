@@ -1,0 +1,344 @@
+"""Desired objects, one function a kind; and a revision's inputs with what is rendered from them, once.
+
+A revision's inputs hold only what its author chose: a field left out stays out, so that a newer operator's default
+never makes an old revision look different. Defaults enter at rendering, and the result is stored beside the inputs.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from rollway_operator import labels
+from rollway_operator.api.v1alpha1 import API_VERSION, ModelDeployment, seconds
+from rollway_operator.domain import ArtifactSource, ModelVersion, Object, Runtime, StoredRevision
+
+Json = dict[str, Any]
+
+DEFAULT_TIMEOUT: Final = "30s"
+DEFAULT_SMOKE_TEST: Final = "InputExample"
+DEFAULT_WARMUP_REQUESTS: Final = 20
+
+USER: Final = 65532
+MODEL_PATH: Final = "/mnt/models"
+REVISION_PATH: Final = "/etc/rollway"
+
+NOT_COMPARED: Final = frozenset({"image", "artifacts"})
+"""A new runtime image or registry entry alone makes no new revision (docs/concepts.md)."""
+
+
+# ------------------------------------------------------------------------------------------------- revisions
+
+
+def inputs(
+    deployment: ModelDeployment, version: ModelVersion, source: ArtifactSource, runtime: Runtime
+) -> Json:
+    """Gather everything that the pods of a revision see; absent is what nobody chose."""
+    spec = deployment.spec
+    gates = spec.pre_traffic
+    chosen: Json = {
+        "model": version.name,
+        "version": version.version,
+        "runId": version.run_id,
+        "uri": version.uri,
+        "runtime": runtime.name,
+        "image": runtime.image,
+        "artifacts": {
+            "prefix": source.prefix,
+            "endpoint": source.endpoint,
+            "region": source.region,
+            "credentialsSecretName": source.credentials_secret_name,
+            "trackingURI": source.tracking_uri,
+        },
+        "digest": spec.model.digest or None,
+        "resources": spec.predictor.resources
+        and spec.predictor.resources.model_dump(by_alias=True, exclude_none=True),
+        "timeout": spec.predictor.timeout,
+        "nodeSelector": dict(spec.predictor.node_selector or {}),
+        "smokeTest": gates and gates.smoke_test and gates.smoke_test.source,
+        "warmupRequests": gates and gates.warmup and gates.warmup.requests,
+    }
+    chosen["artifacts"] = {key: value for key, value in chosen["artifacts"].items() if value is not None}
+    return {key: value for key, value in chosen.items() if value is not None and value != {}}
+
+
+def same_inputs(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Compare two revisions' inputs field by field, without those that alone make no new revision."""
+    return all(stored.get(key) == wanted.get(key) for key in (stored.keys() | wanted.keys()) - NOT_COMPARED)
+
+
+def revision_name(name: str, chosen: Mapping[str, Any], taken: Iterable[str]) -> str:
+    """Name a new revision `<name>-<8 hex>`; the hash only names, a taken name is salted until it is free."""
+    used = set(taken)
+    for salt in range(len(used) + 1):
+        text = json.dumps([chosen, salt] if salt else chosen, sort_keys=True)
+        candidate = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        if candidate not in used:
+            return candidate
+    raise AssertionError("one of len(used) + 1 different names is free")
+
+
+def new_revision(
+    deployment: ModelDeployment,
+    chosen: Mapping[str, Any],
+    runtime: Runtime,
+    existing: tuple[StoredRevision, ...],
+) -> StoredRevision:
+    """Render a revision from its inputs: the only place where today's code shapes a pod."""
+    metadata = deployment.metadata
+    name = revision_name(metadata.name, chosen, (revision.name for revision in existing))
+    timeout = seconds(chosen.get("timeout", DEFAULT_TIMEOUT))
+    settings = {
+        "name": metadata.name,
+        "namespace": metadata.namespace,
+        "revision": name,
+        "modelName": chosen["model"],
+        "version": chosen["version"],
+        "timeoutSeconds": timeout,
+        "smokeTest": {"source": chosen.get("smokeTest", DEFAULT_SMOKE_TEST)},
+        "warmup": {"requests": chosen.get("warmupRequests", DEFAULT_WARMUP_REQUESTS)},
+        "drainSeconds": runtime.drain_seconds,
+        "httpPort": runtime.http_port,
+        "grpcPort": runtime.grpc_port,
+        "metricsPort": runtime.metrics_port,
+    }
+    return StoredRevision(
+        name=name,
+        number=max((revision.number for revision in existing), default=0) + 1,
+        inputs=chosen,
+        template=pod_template(metadata.name, name, chosen, runtime, timeout),
+        settings=settings,
+        digest=chosen.get("digest"),
+    )
+
+
+def pod_template(
+    name: str, revision: str, chosen: Mapping[str, Any], runtime: Runtime, timeout: float
+) -> Json:
+    """Render the pods of a revision: fetch verifies the artifacts, then the server serves them, without credentials."""
+    return {
+        "metadata": {
+            "labels": labels.of_pods(name, revision, runtime.name, chosen["version"]),
+            "annotations": {labels.MODEL_NAME: chosen["model"], labels.MODEL_VERSION: chosen["version"]},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": int(runtime.drain_seconds + timeout) + 5,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            **({"nodeSelector": chosen["nodeSelector"]} if "nodeSelector" in chosen else {}),
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": labels.selector(name, revision)},
+                }
+            ],
+            "initContainers": [fetch_container(chosen, runtime)],
+            "containers": [server_container(name, chosen, runtime)],
+            "volumes": [
+                {"name": "model", "emptyDir": {}},
+                {"name": "tmp", "emptyDir": {}},
+                {"name": "revision", "configMap": {"name": revision, "optional": False}},
+            ],
+        },
+    }
+
+
+def fetch_container(chosen: Mapping[str, Any], runtime: Runtime) -> Json:
+    """Render the init container that downloads and verifies: it has the credentials and runs no model code."""
+    artifacts = chosen["artifacts"]
+    values = {
+        "ROLLWAY_MODEL_URI": chosen["uri"],
+        "ROLLWAY_ARTIFACT_PREFIX": artifacts["prefix"],
+        "ROLLWAY_ARTIFACT_ENDPOINT": artifacts.get("endpoint"),
+        "ROLLWAY_ARTIFACT_REGION": artifacts.get("region"),
+        "ROLLWAY_TRACKING_URI": artifacts.get("trackingURI"),
+    }
+    env: list[Json] = [{"name": key, "value": value} for key, value in values.items() if value]
+    if secret := artifacts.get("credentialsSecretName"):
+        keys = (
+            {"AWS_ACCESS_KEY_ID": "accessKeyId", "AWS_SECRET_ACCESS_KEY": "secretAccessKey"}
+            if artifacts["prefix"].startswith("s3://")
+            else {
+                "ROLLWAY_TRACKING_USERNAME": "username",
+                "ROLLWAY_TRACKING_PASSWORD": "password",
+                "ROLLWAY_TRACKING_TOKEN": "token",
+            }
+        )
+        # A key missing for S3 must stop the pod with Kubernetes' own words; a tracking server takes either form.
+        optional = not artifacts["prefix"].startswith("s3://")
+        env += [
+            {
+                "name": variable,
+                "valueFrom": {
+                    "secretKeyRef": {"name": secret, "key": key} | ({"optional": True} if optional else {})
+                },
+            }
+            for variable, key in keys.items()
+        ]
+    return {
+        "name": "fetch",
+        "image": chosen["image"],
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(runtime.fetch_command),
+        "env": env,
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}},
+        "securityContext": _restricted(),
+        "volumeMounts": [
+            {"name": "model", "mountPath": MODEL_PATH},
+            {"name": "revision", "mountPath": REVISION_PATH, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        ],
+    }
+
+
+def server_container(name: str, chosen: Mapping[str, Any], runtime: Runtime) -> Json:
+    """Render the inference server: probes on the model's own readiness, liveness on the process alone."""
+    ready = {"path": runtime.readiness_path.format(name=name), "port": "http"}
+    return {
+        "name": "server",
+        "image": chosen["image"],
+        "imagePullPolicy": "IfNotPresent",
+        "ports": [
+            {"name": "http", "containerPort": runtime.http_port},
+            {"name": "grpc", "containerPort": runtime.grpc_port},
+            {"name": "metrics", "containerPort": runtime.metrics_port},
+        ],
+        # Loading may be slow; the operator's progress deadline, not the kubelet, ends a load that hangs.
+        "startupProbe": {"httpGet": ready, "periodSeconds": 1, "timeoutSeconds": 5, "failureThreshold": 3600},
+        "readinessProbe": {"httpGet": ready, "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 3},
+        "livenessProbe": {
+            "httpGet": {"path": runtime.liveness_path.format(name=name), "port": "http"},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        **({"resources": chosen["resources"]} if "resources" in chosen else {}),
+        "securityContext": _restricted(),
+        "volumeMounts": [
+            {"name": "model", "mountPath": MODEL_PATH, "readOnly": True},
+            {"name": "revision", "mountPath": REVISION_PATH, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        ],
+    }
+
+
+def _restricted() -> Json:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+# --------------------------------------------------------------------------------------------------- objects
+
+
+def _metadata(
+    deployment: ModelDeployment, name: str, revision: str | None = None, role: str | None = None
+) -> Json:
+    return {
+        "name": name,
+        "namespace": deployment.metadata.namespace,
+        "labels": labels.common(deployment.metadata.name, revision) | ({labels.ROLE: role} if role else {}),
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": deployment.kind,
+                "name": deployment.metadata.name,
+                "uid": deployment.metadata.uid,
+                "controller": True,
+            }
+        ],
+    }
+
+
+def controller_revision(deployment: ModelDeployment, revision: StoredRevision) -> Object:
+    """Store a revision: its inputs and what was rendered from them; its fate stands in annotations."""
+    fate = {
+        labels.DIGEST: revision.digest,
+        labels.OUTCOME: revision.outcome,
+        labels.OUTCOME_MESSAGE: revision.outcome_message,
+    }
+    told = {
+        labels.MODEL_NAME: revision.inputs["model"],
+        labels.MODEL_VERSION: revision.version,
+        labels.RUN_ID: revision.inputs["runId"],
+    } | {key: value for key, value in fate.items() if value}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": _metadata(deployment, revision.name, revision.name) | {"annotations": told},
+        "revision": revision.number,
+        "data": {
+            "inputs": dict(revision.inputs),
+            "template": dict(revision.template),
+            "settings": dict(revision.settings),
+        },
+    }
+
+
+def config_map(deployment: ModelDeployment, revision: StoredRevision) -> Object:
+    """Give a revision's pods their settings and the digest that fetch must find ("" until the first pod told it)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(deployment, revision.name, revision.name),
+        "data": {
+            "digest": revision.digest or "",
+            "settings.json": json.dumps(dict(revision.settings), sort_keys=True, indent=1),
+        },
+    }
+
+
+def workload(deployment: ModelDeployment, revision: StoredRevision, role: str) -> Object:
+    """Run a revision's pods; the count is not here: it goes through /scale, so that an autoscaler may own it."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(deployment, revision.name, revision.name, role),
+        "spec": {
+            "selector": {"matchLabels": labels.selector(deployment.metadata.name, revision.name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "revisionHistoryLimit": 1,
+            "template": dict(revision.template),
+        },
+    }
+
+
+def service(deployment: ModelDeployment, name: str, revision: StoredRevision) -> Object:
+    """Point a Service of this name at the pods of one revision."""
+    ports = {"http": revision.settings["httpPort"], "grpc": revision.settings["grpcPort"]}
+    own = revision.name if name == revision.name else None
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(deployment, name, own),
+        "spec": {
+            "selector": labels.selector(deployment.metadata.name, revision.name),
+            "ports": [
+                {
+                    "name": "http",
+                    "port": ports["http"],
+                    "targetPort": "http",
+                    "protocol": "TCP",
+                    "appProtocol": "http",
+                },
+                {
+                    "name": "grpc",
+                    "port": ports["grpc"],
+                    "targetPort": "grpc",
+                    "protocol": "TCP",
+                    "appProtocol": "kubernetes.io/h2c",
+                },
+            ],
+        },
+    }

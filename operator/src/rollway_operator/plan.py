@@ -1,0 +1,515 @@
+"""Joins resolution, observation and policy into a `Plan`: what one pass will write, in order.
+
+target      which revision is wanted: an existing one with the same inputs, or a new one
+situation   stable, candidate, target and their pods, as `rollout` sees them
+decision    rollout.decide
+roles       who is stable and who is candidate from now on
+plan        status first; then ControllerRevision, ConfigMap, Services, Deployments; counts; prunes; events
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from rollway_operator import conditions, manifests, rollout
+from rollway_operator.api.v1alpha1 import ModelDeployment, RevisionStatus
+from rollway_operator.conditions import Fact, timestamp
+from rollway_operator.domain import (
+    Action,
+    ArtifactSource,
+    Decision,
+    Event,
+    Failure,
+    Fault,
+    ModelVersion,
+    Object,
+    Observed,
+    Plan,
+    Ref,
+    Resolution,
+    Runtime,
+    Scale,
+    StoredRevision,
+)
+from rollway_operator.labels import REVISION, selector
+from rollway_operator.rollout import PROMOTED, Situation, Track
+
+DEFAULT_HISTORY_LIMIT = 10
+DEFAULT_PROGRESS_DEADLINE = timedelta(seconds=600)
+
+KNOWN_VERSION_MAY_CHANGE_SHAPE = frozenset(
+    {"Resolved", "RegistryUnreachable", "AliasNotFound", "VersionNotFound", "ModelNotFound"}
+)
+"""With these answers a changed spec still rolls out, for the version known before; other answers stop that."""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who is stable and who is candidate once the decision is carried out; others only keep their objects."""
+
+    stable: Track | None
+    candidate: Track | None
+    others: tuple[StoredRevision, ...]
+
+    @property
+    def in_role(self) -> tuple[Track, ...]:
+        """Stable and candidate, those that exist."""
+        return tuple(track for track in (self.stable, self.candidate) if track)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known once the pass has decided; status, conditions and events speak of this."""
+
+    deployment: ModelDeployment
+    resolution: Resolution
+    observed: Observed
+    target: StoredRevision | None
+    since: datetime
+    decision: Decision
+    roles: Roles
+    obstacle: Failure | None
+
+
+def plan(
+    deployment: ModelDeployment,
+    resolution: Resolution,
+    observed: Observed,
+    runtimes: Mapping[str, Runtime],
+    cluster_domain: str,
+) -> Plan:
+    """Say everything that this pass writes to bring the cluster a step closer to what `deployment` asks for."""
+    target, obstacle = choose_target(deployment, resolution, observed, runtimes)
+    since = target_since(deployment, target, observed.now)
+    stored = {revision.name: revision for revision in (*observed.revisions, *((target,) if target else ()))}
+    situation = look(deployment, observed, stored, target, since)
+    decision = rollout.decide(situation)
+    roles = assign(situation, decision, stored)
+    counts = rollout.replica_counts(situation, decision, live_replicas(observed))
+    outlook = Outlook(deployment, resolution, observed, target, since, decision, roles, obstacle)
+    status = describe(outlook, cluster_domain)
+    pruned = expired(deployment, observed, roles)
+    return Plan(
+        status=status,
+        objects=desired_objects(deployment, observed, roles, pruned),
+        scales=desired_scales(deployment, observed, roles, counts),
+        prunes=tuple(
+            Ref(kind, revision.name)
+            for revision in pruned
+            for kind in ("Deployment", "Service", "ConfigMap", "ControllerRevision")
+            if (kind, revision.name) in observed.objects
+        ),
+        events=tuple(transitions(outlook, status)),
+        requeue_after=requeue_after(outlook, status),
+    )
+
+
+# -------------------------------------------------------------------------------------------- what is wanted
+
+
+def choose_target(
+    deployment: ModelDeployment, resolution: Resolution, observed: Observed, runtimes: Mapping[str, Runtime]
+) -> tuple[StoredRevision | None, Failure | None]:
+    """Find the revision that version and spec ask for, or render it; and what stands in the way, if anything does.
+
+    While the registry gives no confirmed answer, the version known before stays wanted (rollout.md rule 2).
+    """
+    before = deployment.status.model
+    known = next((r for r in observed.revisions if before and r.name == before.target_revision), None)
+    if resolution.version and resolution.source and resolution.confirmed:
+        version, source = resolution.version, resolution.source
+    elif known and _still_asks_for(deployment, known):
+        if resolution.reason not in KNOWN_VERSION_MAY_CHANGE_SHAPE:
+            return known, None
+        version, source = _as_resolved(known)
+    else:
+        return known, None
+    name = deployment.spec.predictor.runtime
+    runtime = runtimes.get(name)
+    if runtime is None:
+        listed = ", ".join(sorted(runtimes)) or "none"
+        message = f"spec.predictor.runtime: {name!r} is not a runtime the administrator defined ({listed})"
+        return known, Failure("RuntimeNotFound", message, Fault.NOBODY)
+    chosen = manifests.inputs(deployment, version, source, runtime)
+    # The revision wanted before comes first, then the newest: two may differ in nothing but their image.
+    candidates = sorted(observed.revisions, key=lambda r: (r is not known, -r.number))
+    matching = next((r for r in candidates if manifests.same_inputs(r.inputs, chosen)), None)
+    return matching or manifests.new_revision(deployment, chosen, runtime, observed.revisions), None
+
+
+def _still_asks_for(deployment: ModelDeployment, known: StoredRevision) -> bool:
+    """The spec names the alias that was followed, or the very version that is known."""
+    before, model = deployment.status.model, deployment.spec.model
+    return model.version == known.version if model.version else bool(before and before.alias == model.alias)
+
+
+def _as_resolved(known: StoredRevision) -> tuple[ModelVersion, ArtifactSource]:
+    """Read a version and its source back from a revision made for it."""
+    inputs, artifacts = known.inputs, known.inputs["artifacts"]
+    return (
+        ModelVersion(inputs["model"], known.version, inputs["runId"], inputs["uri"]),
+        ArtifactSource(
+            artifacts["prefix"],
+            artifacts.get("endpoint"),
+            artifacts.get("region"),
+            artifacts.get("credentialsSecretName"),
+            artifacts.get("trackingURI"),
+        ),
+    )
+
+
+def target_since(deployment: ModelDeployment, target: StoredRevision | None, now: datetime) -> datetime:
+    """Say since when this revision has been wanted."""
+    before = deployment.status.model
+    if before and before.target_since and target and before.target_revision == target.name:
+        return before.target_since
+    return now
+
+
+# ------------------------------------------------------------------------------------------------ who is who
+
+
+def look(
+    deployment: ModelDeployment,
+    observed: Observed,
+    stored: Mapping[str, StoredRevision],
+    target: StoredRevision | None,
+    since: datetime,
+) -> Situation:
+    """Put stable, candidate and target before the rules, with their pods."""
+    spec, status = deployment.spec, deployment.status
+    stable = _track(status.stable, stored, observed)
+    candidate = _track(status.canary, stored, observed)
+    named = {track.revision.name for track in (stable, candidate) if track}
+    return Situation(
+        replicas=spec.predictor.replicas,
+        target=_closed_by_status(deployment, target),
+        stable=stable,
+        candidate=candidate,
+        others_have_pods=any(pod.revision not in named for pod in observed.pods),
+        recreate=bool(spec.strategy and spec.strategy.recreate),
+        deadline_passed=_overdue(deployment, since, observed.now),
+    )
+
+
+def _track(
+    role: RevisionStatus | None, stored: Mapping[str, StoredRevision], observed: Observed
+) -> Track | None:
+    if role is None or role.revision not in stored:
+        return None
+    revision = stored[role.revision]
+    # Status is written before the annotation: between the two, what status says holds (rollout.md rule 14).
+    if role.digest and not revision.digest:
+        revision = replace(revision, digest=role.digest)
+    return Track(revision, observed.of(revision.name))
+
+
+def _closed_by_status(deployment: ModelDeployment, target: StoredRevision | None) -> StoredRevision | None:
+    """Believe a Stalled condition that closed the target, where the kill came before the annotation was written."""
+    status = deployment.status
+    stalled = status.condition("Stalled")
+    if not target or not stalled or not status.model or status.canary or target.outcome:
+        return target
+    if status.model.target_revision != target.name or stalled.reason in STALLED_BUT_OPEN:
+        return target
+    return replace(target, outcome=stalled.reason, outcome_message=stalled.message)
+
+
+STALLED_BUT_OPEN = frozenset(
+    {"NameConflict", "RuntimeNotFound", "ProgressDeadlineExceeded", "MinimumReplicasUnavailable"}
+)
+"""Reasons of Stalled that close nothing by themselves: only the ControllerRevision's annotation can."""
+
+
+def assign(situation: Situation, decision: Decision, stored: Mapping[str, StoredRevision]) -> Roles:
+    """Give out the roles that follow from the decision; record a digest once told, an outcome once decided."""
+    stable, candidate, target = situation.stable, situation.candidate, situation.target
+    fates = dict(stored)
+    if decision.action is Action.START and target:
+        candidate = Track(replace(target, outcome=None, outcome_message=""))
+    elif decision.action is Action.ABORT:
+        if target:
+            fates[target.name] = replace(target, outcome=decision.reason, outcome_message=decision.message)
+        candidate = None
+    elif decision.action is Action.CANCEL:
+        candidate = None
+    elif decision.action is Action.PROMOTE and candidate:
+        stable = replace(
+            candidate, revision=replace(candidate.revision, outcome=PROMOTED, outcome_message="")
+        )
+        candidate = None
+    stable, candidate = _pinned(stable), _pinned(candidate)
+    named = {track.revision.name for track in (stable, candidate) if track}
+    # A target rendered in this pass and not started yet is nowhere: the next pass renders it again, equally.
+    others = tuple(r for name, r in fates.items() if name not in named and (r is not target or r.outcome))
+    return Roles(stable, candidate, others)
+
+
+def _pinned(track: Track | None) -> Track | None:
+    """Take over the digest that the first pod told."""
+    if track and track.pin and not track.revision.digest:
+        return replace(track, revision=replace(track.revision, digest=track.pin))
+    return track
+
+
+def expired(deployment: ModelDeployment, observed: Observed, roles: Roles) -> tuple[StoredRevision, ...]:
+    """Choose the oldest revisions without a role beyond revisionHistoryLimit."""
+    limit = deployment.spec.revision_history_limit
+    keep = DEFAULT_HISTORY_LIMIT if limit is None else limit
+    newest_first = sorted(roles.others, key=lambda revision: -revision.number)
+    # Whatever the limit: one that traffic still goes to, and a closed target, which would start again if forgotten.
+    model = deployment.status.model
+    kept = {serving_revision(deployment, observed), model.target_revision if model else None}
+    return tuple(revision for revision in newest_first[keep:] if revision.name not in kept)
+
+
+# --------------------------------------------------------------------------------------------------- objects
+
+
+def live_replicas(observed: Observed) -> dict[str, int]:
+    """Read the count that each Deployment of ours asks for."""
+    return {
+        name: int(live.get("spec", {}).get("replicas", 1))
+        for (kind, name), live in observed.objects.items()
+        if kind == "Deployment"
+    }
+
+
+def serving_revision(deployment: ModelDeployment, observed: Observed) -> str | None:
+    """Read which revision the Service points at now."""
+    live = observed.objects.get(("Service", deployment.metadata.name))
+    return live["spec"].get("selector", {}).get(REVISION) if live else None
+
+
+def desired_objects(
+    deployment: ModelDeployment, observed: Observed, roles: Roles, pruned: tuple[StoredRevision, ...]
+) -> tuple[Object, ...]:
+    """List the children in the order in which they are written: what is referred to before what refers to it."""
+    objects: list[Object] = []
+    for track in roles.in_role:
+        revision = track.revision
+        role = "stable" if track is roles.stable else "canary"
+        objects += [
+            manifests.controller_revision(deployment, revision),
+            manifests.config_map(deployment, revision),
+            manifests.service(deployment, revision.name, revision),
+            manifests.workload(deployment, revision, role),
+        ]
+    for revision in roles.others:
+        if revision in pruned or ("ControllerRevision", revision.name) not in observed.objects:
+            continue
+        objects.append(manifests.controller_revision(deployment, revision))
+        if ("Deployment", revision.name) in observed.objects:
+            objects.append(manifests.workload(deployment, revision, "previous"))
+    if roles.stable:
+        pointed = serving_revision(deployment, observed)
+        # Never newly point at a revision without a ready pod, whatever status says (rollout.md rule 14).
+        if pointed in (None, roles.stable.revision.name) or roles.stable.ready:
+            objects.append(manifests.service(deployment, deployment.metadata.name, roles.stable.revision))
+    return tuple(objects)
+
+
+def desired_scales(
+    deployment: ModelDeployment, observed: Observed, roles: Roles, counts: Mapping[str, int]
+) -> tuple[Scale, ...]:
+    """Give every Deployment its count: the roles theirs, others 0 once the Service points elsewhere."""
+    pointed = serving_revision(deployment, observed)
+    live = live_replicas(observed)
+    named = {track.revision.name for track in roles.in_role}
+    others = (name for name in live if name not in named and name != pointed)
+    return tuple(Scale(name, count) for name, count in counts.items() if name in named) + tuple(
+        Scale(name, 0) for name in others
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- status
+
+
+def describe(outlook: Outlook, cluster_domain: str) -> dict[str, Any]:
+    """Write the whole status: equal inputs give an equal one, and no time moves unless something happened."""
+    deployment, target, roles = outlook.deployment, outlook.target, outlook.roles
+    metadata, spec = deployment.metadata, deployment.spec
+    facts = tell(outlook)
+    model = {
+        "name": spec.model.name,
+        "alias": spec.model.alias,
+        "targetVersion": target.version if target else None,
+        "targetRevision": target.name if target else None,
+        "targetSince": timestamp(outlook.since) if target else None,
+    }
+    status: dict[str, Any] = {
+        "observedGeneration": metadata.generation,
+        "phase": conditions.phase(facts, serves=roles.stable is not None),
+        "message": headline(roles, facts),
+        "model": {key: value for key, value in model.items() if value is not None},
+        "canary": _revision_status(roles.candidate),
+        "stable": _revision_status(roles.stable),
+        "conditions": conditions.merge(
+            deployment.status.conditions, facts, metadata.generation, outlook.observed.now
+        ),
+    }
+    if roles.stable:
+        stable = roles.stable.revision
+        host = f"{metadata.name}.{metadata.namespace}.svc.{cluster_domain}"
+        status |= {
+            "address": {"url": f"http://{host}:{stable.settings['httpPort']}"},
+            "grpcUrl": f"{host}:{stable.settings['grpcPort']}",
+            "replicas": sum(not pod.terminating for pod in roles.stable.pods),
+            "readyReplicas": roles.stable.ready,
+            "selector": ",".join(
+                f"{key}={value}" for key, value in selector(metadata.name, stable.name).items()
+            ),
+        }
+    return {key: value for key, value in status.items() if value is not None}
+
+
+def _revision_status(track: Track | None) -> dict[str, Any] | None:
+    if track is None:
+        return None
+    revision = track.revision
+    told = {
+        "revision": revision.name,
+        "version": revision.version,
+        "runId": revision.inputs["runId"],
+        "digest": revision.digest,
+        "readyReplicas": track.ready,
+    }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def tell(outlook: Outlook) -> dict[str, Fact]:
+    """State the facts behind each condition."""
+    deployment, resolution, observed = outlook.deployment, outlook.resolution, outlook.observed
+    decision, roles, obstacle = outlook.decision, outlook.roles, outlook.obstacle
+    wanted = deployment.spec.predictor.replicas
+    stable, candidate = roles.stable, roles.candidate
+    ready = stable.ready if stable else 0
+    pods = f"{ready} of {wanted} pods ready"
+    serving = f"v{stable.revision.version}: {pods}" if stable else "no version serves yet"
+    shortage = _shortage(stable, observed) if stable else None
+    closed = decision.action is Action.ABORT
+    rolling = candidate is not None
+    below = stable is not None and ready < wanted and not rolling
+    facts: dict[str, Fact] = {
+        "ModelResolved": (resolution.version is not None, resolution.reason, resolution.message),
+        "ArtifactVerified": _artifact(roles, decision),
+        "PredictorReady": (stable is not None and ready >= wanted, *_words(ready, wanted, serving, shortage)),
+        "Ready": (ready > 0, *_words(ready, 1, serving, shortage)),
+        "Reconciling": (False, "", ""),
+        "Stalled": (False, "", ""),
+    }
+    if obstacle:
+        facts["Stalled"] = (True, obstacle.reason, obstacle.message)
+    elif closed:
+        facts["Stalled"] = (True, decision.reason, decision.message)
+    if rolling or decision.action is Action.CANCEL:
+        facts["Reconciling"] = (True, decision.reason, decision.message)
+        if _overdue(deployment, outlook.since, observed.now):
+            facts["Stalled"] = (True, "ProgressDeadlineExceeded", decision.message)
+    elif below:
+        reason, message = (
+            (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
+        )
+        facts["Reconciling"] = (True, reason, message)
+        before = deployment.status.condition("Reconciling")
+        if before and _overdue(deployment, before.last_transition_time, observed.now) and not closed:
+            facts["Stalled"] = (True, "MinimumReplicasUnavailable", message)
+    elif stable is None and not closed and not obstacle:
+        facts["Reconciling"] = (True, decision.reason, decision.message)
+    return facts
+
+
+def _words(ready: int, needed: int, serving: str, shortage: Failure | None) -> tuple[str, str]:
+    if ready >= needed:
+        return "PodsReady", serving
+    return (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
+
+
+def _shortage(track: Track, observed: Observed) -> Failure | None:
+    """Why a revision has fewer ready pods than it should: its pods say, or the controller that cannot make them."""
+    return track.failure or observed.refusals.get(track.revision.name)
+
+
+def _artifact(roles: Roles, decision: Decision) -> Fact:
+    """Speak of the candidate's artifacts while there is one, otherwise of stable's, whose later pods may be refused."""
+    track = roles.candidate or roles.stable
+    if track is None:
+        refused = decision.reason in ("DigestMismatch", "ArtifactRefused", "NotAModel")
+        return (
+            (False, decision.reason, decision.message)
+            if refused
+            else (None, "NotFetched", "nothing was fetched yet")
+        )
+    failure = track.failure
+    if failure and failure.reason in ("DigestMismatch", "ArtifactRefused", "NotAModel", "FetchFailed"):
+        return (False, failure.reason, f"v{track.revision.version}: {failure.message}")
+    digest = track.revision.digest
+    verified = next((pod for pod in track.pods if pod.digest and pod.digest == digest), None)
+    if digest is None or (verified is None and track is roles.candidate):
+        return (None, "Fetching", f"v{track.revision.version}: waiting for the first pod to fetch it")
+    examples = {pod.input_example for pod in track.pods} - {None}
+    skipped = (
+        "; smoke test and warm-up skipped: the model has no input example" if examples == {False} else ""
+    )
+    return (True, "DigestVerified", f"v{track.revision.version}: {digest}{skipped}")
+
+
+def _overdue(deployment: ModelDeployment, since: datetime, now: datetime) -> bool:
+    limit = deployment.spec.progress_deadline_seconds
+    return now - since > (timedelta(seconds=limit) if limit else DEFAULT_PROGRESS_DEADLINE)
+
+
+def headline(roles: Roles, facts: Mapping[str, Fact]) -> str:
+    """Say in one sentence what goes on, the trouble first."""
+    for type_ in ("Stalled", "Reconciling"):
+        holds, _, message = facts[type_]
+        if holds:
+            still = (
+                f"; v{roles.stable.revision.version} serves" if roles.stable and roles.stable.ready else ""
+            )
+            return f"{message}{still}"[: conditions.MESSAGE_LENGTH]
+    resolved, _, message = facts["ModelResolved"]
+    return message if not resolved else facts["PredictorReady"][2]
+
+
+# -------------------------------------------------------------------------------------------------- events and the clock
+
+
+def transitions(outlook: Outlook, status: Mapping[str, Any]) -> list[Event]:
+    """Name what happened between the status before and this one."""
+    before, decision, candidate = outlook.deployment.status, outlook.decision, outlook.roles.candidate
+    events: list[Event] = []
+    target = status["model"].get("targetVersion")
+    if target and target != (before.model.target_version if before.model else None):
+        events.append(Event("Normal", "VersionResolved", f"{status['model']['name']} is now v{target}"))
+    if decision.action is Action.START:
+        events.append(Event("Normal", "RolloutStarted", decision.message))
+    if candidate and candidate.revision.digest and before.canary and not before.canary.digest:
+        message = f"v{candidate.revision.version}: {candidate.revision.digest}"
+        events.append(Event("Normal", "ArtifactVerified", message))
+    if decision.action is Action.PROMOTE:
+        events.append(Event("Normal", PROMOTED, decision.message))
+    for type_, abnormal in (("Stalled", True), ("ModelResolved", False), ("ArtifactVerified", False)):
+        now = next(
+            (c for c in status["conditions"] if c["type"] == type_ and c["status"] == str(abnormal)), None
+        )
+        old = before.condition(type_)
+        if now and (old is None or old.status != now["status"] or old.reason != now["reason"]):
+            events.append(Event("Warning", now["reason"], now["message"]))
+    return list(dict.fromkeys(events))
+
+
+def requeue_after(outlook: Outlook, status: Mapping[str, Any]) -> timedelta:
+    """Look again every 1 to 5 s while something is under way; at rest when the registry is due."""
+    due = outlook.resolution.poll_in
+    live = live_replicas(outlook.observed)
+    under_way = (
+        any(condition["type"] == "Reconciling" for condition in status["conditions"])
+        or outlook.decision.action is Action.PROMOTE
+        or any(live.get(revision.name) for revision in outlook.roles.others)
+    )
+    if not under_way or outlook.target is None:
+        return due
+    waited = (outlook.observed.now - outlook.since) / 10
+    return min(max(waited, timedelta(seconds=1)), timedelta(seconds=5), max(due, timedelta(seconds=1)))
