@@ -1,0 +1,141 @@
+"""Read the operator's environment, once, into one frozen value; what is wrong is said by its name."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic.alias_generators import to_camel
+
+from rollway_operator.domain import Runtime
+from rollway_operator.errors import SettingsError
+
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_Text = Annotated[str, StringConstraints(min_length=1)]
+_Path = Annotated[str, StringConstraints(pattern=r"^/")]
+
+
+class _Closed(BaseModel):
+    """A part of runtimes.json, where a misspelt field is an error."""
+
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
+
+
+class _Ports(_Closed):
+    http: _Port
+    grpc: _Port
+    metrics: _Port
+
+
+class _Runtime(_Closed):
+    image: _Text
+    fetch_command: tuple[_Text, ...] = Field(min_length=1)
+    ports: _Ports
+    readiness_path: _Path
+    liveness_path: _Path
+    drain_seconds: float = Field(ge=0, le=600)
+
+
+_RUNTIMES = TypeAdapter(Annotated[dict[_Text, _Runtime], Field(min_length=1)])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says about this operator."""
+
+    namespace: str
+    """The operator's own."""
+    watch_namespaces: tuple[str, ...]
+    """The namespaces it serves; empty means all."""
+    runtimes: Mapping[str, Runtime]
+    log_level: str
+    health_port: int
+    metrics_port: int
+    resync: timedelta
+    cluster_domain: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the variables that the chart sets, and the file of runtimes that one of them names."""
+        read = _Reader(environment)
+        return cls(
+            namespace=read.required("ROLLWAY_NAMESPACE", "the operator's own namespace"),
+            watch_namespaces=read.names("ROLLWAY_WATCH_NAMESPACES"),
+            runtimes=runtimes(Path(read.text("ROLLWAY_RUNTIMES_FILE", "/etc/rollway/runtimes.json"))),
+            log_level=read.level("ROLLWAY_LOG_LEVEL", "INFO"),
+            health_port=read.port("ROLLWAY_HEALTH_PORT", 8080),
+            metrics_port=read.port("ROLLWAY_METRICS_PORT", 8081),
+            resync=read.seconds("ROLLWAY_RESYNC_SECONDS", 20),
+            cluster_domain=read.text("ROLLWAY_CLUSTER_DOMAIN", "cluster.local"),
+        )
+
+
+def runtimes(file: Path) -> Mapping[str, Runtime]:
+    """Read the inference servers that the administrator defined."""
+    try:
+        defined = _RUNTIMES.validate_json(file.read_bytes())
+    except OSError as error:
+        raise SettingsError(
+            f"ROLLWAY_RUNTIMES_FILE: {file} cannot be read ({error.strerror}); mount the chart's ConfigMap"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise SettingsError(
+            f"{file}: {field}: {first['msg']}; correct `runtimes` in the chart's values"
+        ) from error
+    return {
+        name: Runtime(
+            name=name,
+            image=runtime.image,
+            fetch_command=runtime.fetch_command,
+            http_port=runtime.ports.http,
+            grpc_port=runtime.ports.grpc,
+            metrics_port=runtime.ports.metrics,
+            readiness_path=runtime.readiness_path,
+            liveness_path=runtime.liveness_path,
+            drain_seconds=runtime.drain_seconds,
+        )
+        for name, runtime in defined.items()
+    }
+
+
+class _Reader:
+    """Reads single variables; an empty one counts as absent, as in a chart's template."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+
+    def text(self, name: str, default: str) -> str:
+        return self._environment.get(name, "").strip() or default
+
+    def required(self, name: str, what: str) -> str:
+        value = self.text(name, "")
+        if not value:
+            raise SettingsError(f"{name} is not set; give it {what}")
+        return value
+
+    def names(self, name: str) -> tuple[str, ...]:
+        given = (part.strip() for part in self._environment.get(name, "").split(","))
+        return tuple(sorted({part for part in given if part}))
+
+    def level(self, name: str, default: str) -> str:
+        value = self.text(name, default).upper()
+        if value not in logging.getLevelNamesMapping():
+            raise SettingsError(f"{name} is {value!r}; use DEBUG, INFO, WARNING or ERROR")
+        return value
+
+    def port(self, name: str, default: int) -> int:
+        value = self.text(name, str(default))
+        if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 65535):
+            raise SettingsError(f"{name} is {value!r}; use a port from 1 to 65535")
+        return int(value)
+
+    def seconds(self, name: str, default: int) -> timedelta:
+        value = self.text(name, str(default))
+        if not (value.isascii() and value.isdigit() and 1 <= int(value) <= 3600):
+            raise SettingsError(f"{name} is {value!r}; use whole seconds from 1 to 3600")
+        return timedelta(seconds=int(value))
