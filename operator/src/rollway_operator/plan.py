@@ -473,7 +473,7 @@ def headline(roles: Roles, facts: Mapping[str, Fact]) -> str:
     return message if not resolved else facts["PredictorReady"][2]
 
 
-# -------------------------------------------------------------------------------------------------- events and the clock
+# -------------------------------------------------------------------------------------- events and the clock
 
 
 def transitions(outlook: Outlook, status: Mapping[str, Any]) -> list[Event]:

@@ -230,8 +230,9 @@ class Strategy(Value):
 
     rolling_update: RollingUpdate | None = Field(
         default=None,
-        description="The default. The new revision reaches its full count and passes its gates beside the old one; then "
-        "the Service points to it and the old one finishes its requests and stops. Needs room for both. No request fails.",
+        description="The default. The new revision reaches its full count and passes its gates beside the old "
+        "one; then the Service points to it, and the old one finishes its requests and stops. Needs room for "
+        "both. No request fails.",
     )
     recreate: Recreate | None = Field(
         default=None,
