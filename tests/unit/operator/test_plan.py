@@ -383,3 +383,40 @@ def test_names_that_mlflow_allows_become_valid_labels() -> None:
     assert labels.label_value("iris demo1") == "iris-demo1"
     assert labels.label_value("-x" * 50)[0] == "x"
     assert len(labels.label_value("a" * 100)) == 63
+
+
+def reconcile_until_status_says(world: World, path: str, key: str) -> None:
+    """Run passes; kill the operator right after it wrote the status that first has this."""
+    for _ in range(20):
+        if key in world.plan().status.get(path, {}) and key not in world.status.get(path, {}):
+            world.reconcile(writes=1)
+            return
+        world.reconcile()
+        world.tick()
+    raise AssertionError(f"status.{path}.{key} never came")
+
+
+def test_the_old_pods_stay_while_traffic_still_goes_to_them() -> None:
+    world = World()
+    world.settle()
+    old = world.serving
+    world.target = "2"
+    while world.plan().status["stable"]["version"] == "1":
+        world.reconcile()
+        world.tick()
+    world.reconcile(writes=1)
+    world.pods = [replace(pod, ready=pod.revision == old) for pod in world.pods]
+    world.reconcile()
+    assert world.serving == old
+    assert old
+    assert world.replicas(old) == 1
+
+
+def test_a_digest_that_reached_status_alone_still_pins() -> None:
+    world = World()
+    reconcile_until_status_says(world, "canary", "digest")
+    (name,) = (name for kind, name in world.objects if kind == "Deployment")
+    assert world.objects[("ConfigMap", name)]["data"]["digest"] == ""
+    world.pods = []
+    world.reconcile()
+    assert world.objects[("ConfigMap", name)]["data"]["digest"] == digest_of("1")
