@@ -198,8 +198,10 @@ class MLflowRegistry:
             raise self._unusable("it is not what MLflow answers") from error
 
     async def _body(self, response: httpx.Response) -> bytes:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise self._unusable("it is compressed, which was not asked for")  # a small bomb may be very large inside
         body = bytearray()
-        async for chunk in response.aiter_raw():
+        async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > LARGEST_ANSWER:
                 raise self._unusable(f"it is larger than {LARGEST_ANSWER // 1024} KiB")
