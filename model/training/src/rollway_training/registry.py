@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MODEL = "model"
 _EXAMPLE_ROWS = 5
+_DIGEST_LENGTH = 36  # the longest that MLflow stores beside a dataset; the whole one is a tag
 _CARRIED_TAGS: tuple[str, ...] = ("sample", "task", "data_digest")
 _PINNED = ("scikit-learn", "numpy", "scipy", "pandas")
 
@@ -180,11 +181,17 @@ def _judge(candidate: ModelVersion, champion: ModelVersion | None, alias: str) -
 
 
 def _log_data(sample: Sample, data: Data) -> None:
+    digest = data.digest.removeprefix("sha256:")[:_DIGEST_LENGTH]
     for context, rows, target in (
         ("train", data.train_rows, data.train_target),
         ("held_out", data.held_out_rows, data.held_out_target),
     ):
-        dataset = from_pandas(rows.assign(target=target), targets="target", name=f"{sample.name}-{context}")
+        dataset = from_pandas(
+            rows.assign(target=target.astype("float64")),
+            targets="target",
+            name=f"{sample.name}-{context}",
+            digest=digest,
+        )
         mlflow.log_input(dataset, context=context)
 
 
