@@ -45,6 +45,8 @@ _POLL_AFTER_REFUSAL = timedelta(seconds=10)
 """A refusal is looked at again early: often somebody is about to mend it, and shared answers make it cheap."""
 
 LookUp = Callable[[str], Awaitable[Mapping[str, str] | None]]
+Connect = Callable[[str, str, Callable[[], Awaitable[Credentials | None]]], Registry]
+"""Makes the backend of a ModelRegistry from its name, its tracking URI and its credentials."""
 
 
 class NotPermittedError(RegistryError):
@@ -73,7 +75,7 @@ class Resolver:
         registry: Callable[[str], Awaitable[ModelRegistry | None]],
         namespace_labels: LookUp,
         secret: LookUp,
-        connect: Callable[..., Registry] = MLflowRegistry,
+        connect: Connect = MLflowRegistry,
     ) -> None:
         """Look up ModelRegistries, the labels of namespaces, and Secrets of the operator's namespace, all by name.
 

@@ -1,4 +1,4 @@
-"""An MLflow tracking server in the process, as far as the operator asks it; a contract test holds it to the real one."""
+"""An MLflow tracking server in the process, as far as the operator asks it; a test holds it to the real one."""
 
 import asyncio
 import json
@@ -56,7 +56,9 @@ class FakeMLflow:
         pointing = self.aliases.get(model, {})
         self.aliases[model] = {alias: to for alias, to in pointing.items() if to != version}
 
-    def answer_with(self, status: int, body: bytes | str, content_type: str = "application/json", **headers: str) -> None:
+    def answer_with(
+        self, status: int, body: bytes | str, content_type: str = "application/json", **headers: str
+    ) -> None:
         """Answer everything alike from now on."""
 
         async def answer(_: httpx.Request) -> httpx.Response:
@@ -97,24 +99,35 @@ class FakeMLflow:
     def _of_call(self, call: str, parameters: dict[str, str]) -> httpx.Response:
         name, version = parameters.get("name", ""), parameters.get("version", "")
         match call:
-            case "registered-models/get" if name in self.versions:
-                return _json({"registered_model": self._model(name)})
-            case "registered-models/get":
-                return _missing(f"Registered Model with name={name} not found")
             case "registered-models/search":
-                return _json({"registered_models": [self._model(model) for model in sorted(self.versions)[:1]]})
-            case "model-versions/get" | "model-versions/get-download-uri" if version and not version.isdigit():
-                return _error(400, "INVALID_PARAMETER_VALUE", f"Parameter 'version' must be an integer, got '{version}'.")
-            case "model-versions/get" if version in self.versions.get(name, {}):
-                return _json({"model_version": self._version(name, version)})
-            case "model-versions/get-download-uri" if version in self.versions.get(name, {}):
-                return _json({"artifact_uri": self.versions[name][version].uri})
+                return _json(
+                    {"registered_models": [self._model(model) for model in sorted(self.versions)[:1]]}
+                )
+            case "registered-models/get":
+                if name not in self.versions:
+                    return _missing(f"Registered Model with name={name} not found")
+                return _json({"registered_model": self._model(name)})
             case "model-versions/get" | "model-versions/get-download-uri":
-                return _missing(f"Model Version (name={name}, version={version}) not found")
-        return httpx.Response(404, content="<!doctype html>", headers={"content-type": "text/html; charset=utf-8"})
+                return self._of_version(call, name, version)
+        return httpx.Response(
+            404, content="<!doctype html>", headers={"content-type": "text/html; charset=utf-8"}
+        )
+
+    def _of_version(self, call: str, name: str, version: str) -> httpx.Response:
+        if not version.isdigit():
+            return _error(
+                400, "INVALID_PARAMETER_VALUE", f"Parameter 'version' must be an integer, got '{version}'."
+            )
+        if version not in self.versions.get(name, {}):
+            return _missing(f"Model Version (name={name}, version={version}) not found")
+        if call == "model-versions/get-download-uri":
+            return _json({"artifact_uri": self.versions[name][version].uri})
+        return _json({"model_version": self._version(name, version)})
 
     def _model(self, name: str) -> dict[str, Any]:
-        aliases = [{"alias": alias, "version": to} for alias, to in sorted(self.aliases.get(name, {}).items())]
+        aliases = [
+            {"alias": alias, "version": to} for alias, to in sorted(self.aliases.get(name, {}).items())
+        ]
         return {"name": name, "creation_timestamp": 1} | ({"aliases": aliases} if aliases else {})
 
     def _version(self, name: str, version: str) -> dict[str, Any]:

@@ -1,16 +1,23 @@
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+
 from rollway_operator.api.v1alpha1 import LabelSelector, ModelDeployment, ModelRegistry
 from rollway_operator.domain import ArtifactSource, ModelVersion, Resolution
-from rollway_operator.registries import CredentialsMissingError, UnreachableError
+from rollway_operator.registries import Credentials, CredentialsMissingError, UnreachableError
 from rollway_operator.registries.mlflow import MLflowRegistry
 from rollway_operator.registries.shared import Health
-from rollway_operator.resolve import Resolver, SourceNotPermittedError, artifact_source, registry_status, selects
+from rollway_operator.resolve import (
+    Resolver,
+    SourceNotPermittedError,
+    artifact_source,
+    registry_status,
+    selects,
+)
 from rollway_testing.clock import without_waiting
 from rollway_testing.fake_mlflow import FakeMLflow
 
@@ -19,7 +26,9 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 def registry(name: str = "default", **spec: Any) -> ModelRegistry:
     body = {"mlflow": {"trackingURI": "http://mlflow:5000"}, "artifacts": [{"prefix": "s3://models/"}]} | spec
-    return ModelRegistry.of({"kind": "ModelRegistry", "metadata": {"name": name, "generation": 1}, "spec": body})
+    return ModelRegistry.of(
+        {"kind": "ModelRegistry", "metadata": {"name": name, "generation": 1}, "spec": body}
+    )
 
 
 def deployment(current: str | None = None, namespace: str = "team-a", **model: Any) -> ModelDeployment:
@@ -50,6 +59,12 @@ class World:
     async def resolve(self, one: ModelDeployment | None = None) -> Resolution:
         return await self.resolver.resolve(one or deployment(current="1"))
 
+    async def passes_until(self, good: Callable[[Resolution], bool]) -> None:
+        resolution = await self.resolve()
+        while not good(resolution):
+            await asyncio.sleep(resolution.poll_in.total_seconds())
+            resolution = await self.resolve()
+
     async def _registry(self, name: str) -> ModelRegistry | None:
         return self.registries.get(name)
 
@@ -60,8 +75,10 @@ class World:
         self.secret_reads[name] += 1
         return self.secrets.get(name)
 
-    def _connect(self, *args: Any) -> MLflowRegistry:
-        return MLflowRegistry(*args, transport=self.mlflow.transport)
+    def _connect(
+        self, name: str, uri: str, credentials: Callable[[], Awaitable[Credentials | None]]
+    ) -> MLflowRegistry:
+        return MLflowRegistry(name, uri, credentials, self.mlflow.transport)
 
 
 # ------------------------------------------------------------------------------------------------ what is resolved
@@ -95,7 +112,9 @@ async def test_a_pinned_version_is_not_asked_for_by_alias() -> None:
     ],
 )
 @without_waiting
-async def test_what_the_registry_lacks_is_said_by_name(model: dict[str, str], reason: str, message: str) -> None:
+async def test_what_the_registry_lacks_is_said_by_name(
+    model: dict[str, str], reason: str, message: str
+) -> None:
     resolution = await World().resolve(deployment(**model))
     assert (resolution.reason, resolution.message, resolution.version) == (reason, message, None)
 
@@ -234,11 +253,9 @@ async def test_following_is_never_later_than_a_poll_and_five_seconds() -> None:
     loop = asyncio.get_running_loop()
     world.mlflow.register("fraud", "2", "s3://models/fraud/2", "champion")
     moved = loop.time()
-    while True:
-        resolution = await world.resolve()
-        if resolution.version and resolution.version.version == "2" and resolution.confirmed:
-            break
-        await asyncio.sleep(resolution.poll_in.total_seconds())
+    await world.passes_until(
+        lambda found: found.version is not None and found.version.version == "2" and found.confirmed
+    )
     assert loop.time() - moved < 30 + 5 + 1
 
 
@@ -300,8 +317,7 @@ async def test_a_registry_that_comes_back_is_found_within_half_a_minute_by_the_p
         await asyncio.sleep(resolution.poll_in.total_seconds())
     world.mlflow.recover()
     begun = asyncio.get_running_loop().time()
-    while (resolution := await world.resolve()).reason != "Resolved":
-        await asyncio.sleep(resolution.poll_in.total_seconds())
+    await world.passes_until(lambda resolution: resolution.reason == "Resolved")
     assert asyncio.get_running_loop().time() - begun <= 31
 
 
@@ -317,7 +333,9 @@ async def test_one_model_that_is_refused_stops_nobody_elses_polls() -> None:
 
 # --------------------------------------------------------------------------------------------------- who may use it
 
-TEAM_A = {"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}}
+TEAM_A: dict[str, Any] = {
+    "allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}
+}
 
 
 @without_waiting
@@ -352,7 +370,9 @@ async def test_a_namespace_that_the_selector_matches_may_use_the_registry() -> N
         ({"key": "absent", "operator": "DoesNotExist"}, True),
     ],
 )
-def test_a_match_expression_means_what_it_means_in_kubernetes(requirement: dict[str, Any], matches: bool) -> None:
+def test_a_match_expression_means_what_it_means_in_kubernetes(
+    requirement: dict[str, Any], matches: bool
+) -> None:
     selector = LabelSelector.model_validate({"matchExpressions": [requirement]})
     assert selects(selector, {"team": "a"}) is matches
 
@@ -380,7 +400,11 @@ STORES = registry(
         ("s3://models/team-a/3", "s3://models/team-a/3", "s3://models/team-a/"),
         ("s3://models/team-ab/3", "s3://models/team-ab/3", "s3://models/"),
         ("s3://models/name with space/3", "s3://models/name with space/3", "s3://models/"),
-        ("mlflow-artifacts:/1/models/m-7/artifacts", "mlflow-artifacts:/1/models/m-7/artifacts", "mlflow-artifacts:/"),
+        (
+            "mlflow-artifacts:/1/models/m-7/artifacts",
+            "mlflow-artifacts:/1/models/m-7/artifacts",
+            "mlflow-artifacts:/",
+        ),
         ("mlflow-artifacts://mlflow:5000/1/m-7", "mlflow-artifacts:/1/m-7", "mlflow-artifacts:/"),
     ],
 )
@@ -478,7 +502,9 @@ async def test_a_models_uri_is_no_place_to_fetch_from() -> None:
 
 # ------------------------------------------------------------------------------------------------------ credentials
 
-WITH_SECRET = {"mlflow": {"trackingURI": "http://mlflow:5000", "credentialsRef": {"name": "mlflow"}}}
+WITH_SECRET: dict[str, Any] = {
+    "mlflow": {"trackingURI": "http://mlflow:5000", "credentialsRef": {"name": "mlflow"}}
+}
 
 
 @pytest.mark.parametrize(
@@ -506,7 +532,9 @@ async def test_without_usable_credentials_nothing_is_asked(secret: dict[str, str
     assert resolution.reason == "RegistryUnreachable"
     assert "no credentials" in resolution.message
     assert not world.mlflow.requests
-    assert isinstance((await world.resolver.health(world.registries["default"])).failure, CredentialsMissingError)
+    assert isinstance(
+        (await world.resolver.health(world.registries["default"])).failure, CredentialsMissingError
+    )
 
 
 @without_waiting
@@ -607,7 +635,8 @@ def test_a_lost_registry_moves_the_transition_time_and_a_new_reason_does_not() -
     lost = status(up, Health(UnreachableError("down")), 1)
     refused = status(lost, Health(CredentialsMissingError("none")), 2)
     told = [
-        (one["conditions"][0]["reason"], one["conditions"][0]["lastTransitionTime"]) for one in (up, lost, refused)
+        (one["conditions"][0]["reason"], one["conditions"][0]["lastTransitionTime"])
+        for one in (up, lost, refused)
     ]
     assert told == [
         ("Reachable", "2026-01-01T12:00:00Z"),

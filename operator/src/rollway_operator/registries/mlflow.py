@@ -199,7 +199,9 @@ class MLflowRegistry:
 
     async def _body(self, response: httpx.Response) -> bytes:
         if response.headers.get("content-encoding", "identity") != "identity":
-            raise self._unusable("it is compressed, which was not asked for")  # a small bomb may be very large inside
+            raise self._unusable(
+                "it is compressed, which was not asked for"
+            )  # a small bomb may be very large inside
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk

@@ -1,0 +1,110 @@
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollway_operator.domain import Runtime
+from rollway_operator.errors import SettingsError
+from rollway_operator.settings import Settings
+
+MLSERVER = {
+    "image": "docker.io/rollway/mlserver@sha256:1",
+    "fetchCommand": ["python", "-m", "rollway_serving.fetch"],
+    "ports": {"http": 8080, "grpc": 8081, "metrics": 8082},
+    "readinessPath": "/v2/models/{name}/ready",
+    "livenessPath": "/v2/health/live",
+    "drainSeconds": 5,
+}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    file = tmp_path / "runtimes.json"
+    file.write_text(json.dumps({"mlserver": MLSERVER}))
+    return {"ROLLWAY_NAMESPACE": "rollway-system", "ROLLWAY_RUNTIMES_FILE": str(file)}
+
+
+def test_what_is_not_set_has_a_default(environment: dict[str, str]) -> None:
+    settings = Settings.from_environment(environment)
+    assert settings == Settings(
+        namespace="rollway-system",
+        watch_namespaces=(),
+        runtimes={
+            "mlserver": Runtime(
+                name="mlserver",
+                image="docker.io/rollway/mlserver@sha256:1",
+                fetch_command=("python", "-m", "rollway_serving.fetch"),
+                http_port=8080,
+                grpc_port=8081,
+                metrics_port=8082,
+                readiness_path="/v2/models/{name}/ready",
+                liveness_path="/v2/health/live",
+                drain_seconds=5.0,
+            )
+        },
+        log_level="INFO",
+        health_port=8080,
+        metrics_port=8081,
+        resync=timedelta(seconds=20),
+        cluster_domain="cluster.local",
+    )
+
+
+def test_namespaces_are_a_list_with_commas(environment: dict[str, str]) -> None:
+    assert Settings.from_environment(
+        environment | {"ROLLWAY_WATCH_NAMESPACES": " b, a,,a"}
+    ).watch_namespaces == (
+        "a",
+        "b",
+    )
+
+
+def test_an_empty_variable_counts_as_absent(environment: dict[str, str]) -> None:
+    assert Settings.from_environment(environment | {"ROLLWAY_RESYNC_SECONDS": ""}).resync == timedelta(
+        seconds=20
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fix"),
+    [
+        ("ROLLWAY_NAMESPACE", "", "give it the operator's own namespace"),
+        ("ROLLWAY_HEALTH_PORT", "70000", "use a port from 1 to 65535"),
+        ("ROLLWAY_METRICS_PORT", "http", "use a port from 1 to 65535"),
+        ("ROLLWAY_RESYNC_SECONDS", "0", "use whole seconds from 1 to 3600"),
+        ("ROLLWAY_RESYNC_SECONDS", "1.5", "use whole seconds from 1 to 3600"),
+        ("ROLLWAY_LOG_LEVEL", "LOUD", "use DEBUG, INFO, WARNING or ERROR"),
+        ("ROLLWAY_RUNTIMES_FILE", "/nowhere/runtimes.json", "mount the chart's ConfigMap"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_fix(
+    environment: dict[str, str], name: str, value: str, fix: str
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment(environment | {name: value})
+    assert str(error.value).startswith(name)
+    assert fix in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "field"),
+    [
+        ({}, "the file"),
+        ([], "the file"),
+        ({"mlserver": MLSERVER | {"imgae": "x"}}, "mlserver.imgae"),
+        ({"mlserver": MLSERVER | {"image": ""}}, "mlserver.image"),
+        ({"mlserver": MLSERVER | {"ports": {"http": 0, "grpc": 1, "metrics": 2}}}, "mlserver.ports.http"),
+        ({"mlserver": MLSERVER | {"livenessPath": "v2"}}, "mlserver.livenessPath"),
+        ({"mlserver": {key: value for key, value in MLSERVER.items() if key != "ports"}}, "mlserver.ports"),
+    ],
+)
+def test_a_wrong_runtime_is_named_by_its_field(
+    environment: dict[str, str], runtimes: Any, field: str
+) -> None:
+    Path(environment["ROLLWAY_RUNTIMES_FILE"]).write_text(json.dumps(runtimes))
+    with pytest.raises(
+        SettingsError, match=f"runtimes.json: {field}: .*; correct `runtimes` in the chart's values"
+    ):
+        Settings.from_environment(environment)
