@@ -1,10 +1,12 @@
 """What a decision and the cluster mean in conditions, phase and one message; transitions keep their time."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from rollway_operator.api.v1alpha1 import Condition
+from rollway_operator.api.v1alpha1 import Condition, ModelDeployment
+from rollway_operator.domain import Action, Decision, Failure, Observed, Resolution, Roles, StoredRevision
 from rollway_operator.errors import NameConflictError
 
 Fact = tuple[bool | None, str, str]
@@ -15,8 +17,115 @@ ABNORMAL = ("Reconciling", "Stalled")
 
 MESSAGE_LENGTH = 1024
 
+DEFAULT_PROGRESS_DEADLINE = timedelta(seconds=600)
+
 _STATUS = {True: "True", False: "False", None: "Unknown"}
 _HOLDS = {status: holds for holds, status in _STATUS.items()}
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known once the pass has decided; status, conditions and events speak of this."""
+
+    deployment: ModelDeployment
+    resolution: Resolution
+    observed: Observed
+    target: StoredRevision | None
+    since: datetime
+    decision: Decision
+    roles: Roles
+    obstacle: Failure | None
+
+
+def tell(outlook: Outlook) -> dict[str, Fact]:
+    """State the facts behind each condition."""
+    deployment, resolution, observed = outlook.deployment, outlook.resolution, outlook.observed
+    decision, roles, obstacle = outlook.decision, outlook.roles, outlook.obstacle
+    wanted = deployment.spec.predictor.replicas
+    stable, candidate = roles.stable, roles.candidate
+    ready = stable.ready if stable else 0
+    pods = f"{ready} of {wanted} pods ready"
+    serving = f"v{stable.revision.version}: {pods}" if stable else "no version serves yet"
+    shortage = stable.failure if stable else None
+    closed = decision.action is Action.ABORT
+    rolling = candidate is not None
+    below = stable is not None and ready < wanted and not rolling
+    facts: dict[str, Fact] = {
+        "ModelResolved": (resolution.version is not None, resolution.reason, resolution.message),
+        "ArtifactVerified": _artifact(roles, decision),
+        "PredictorReady": (stable is not None and ready >= wanted, *_words(ready, wanted, serving, shortage)),
+        "Ready": (ready > 0, *_words(ready, 1, serving, shortage)),
+        "Reconciling": (False, "", ""),
+        "Stalled": (False, "", ""),
+    }
+    if obstacle:
+        facts["Stalled"] = (True, obstacle.reason, obstacle.message)
+    elif closed:
+        facts["Stalled"] = (True, decision.reason, decision.message)
+    if rolling or decision.action is Action.CANCEL:
+        facts["Reconciling"] = (True, decision.reason, decision.message)
+        if overdue(deployment, outlook.since, observed.now):
+            facts["Stalled"] = (True, "ProgressDeadlineExceeded", decision.message)
+    elif below:
+        reason, message = (
+            (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
+        )
+        facts["Reconciling"] = (True, reason, message)
+        before = deployment.status.condition("Reconciling")
+        if before and overdue(deployment, before.last_transition_time, observed.now) and not closed:
+            facts["Stalled"] = (True, "MinimumReplicasUnavailable", message)
+    elif stable is None and not closed and not obstacle:
+        facts["Reconciling"] = (True, decision.reason, decision.message)
+    return facts
+
+
+def _words(ready: int, needed: int, serving: str, shortage: Failure | None) -> tuple[str, str]:
+    if ready >= needed:
+        return "PodsReady", serving
+    return (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
+
+
+def _artifact(roles: Roles, decision: Decision) -> Fact:
+    """Speak of the candidate's artifacts while there is one, otherwise of stable's, whose later pods may be refused."""
+    track = roles.candidate or roles.stable
+    if track is None:
+        refused = decision.reason in ("DigestMismatch", "ArtifactRefused", "NotAModel")
+        return (
+            (False, decision.reason, decision.message)
+            if refused
+            else (None, "NotFetched", "nothing was fetched yet")
+        )
+    failure = track.failure
+    if failure and failure.reason in ("DigestMismatch", "ArtifactRefused", "NotAModel", "FetchFailed"):
+        return (False, failure.reason, f"v{track.revision.version}: {failure.message}")
+    digest = track.revision.digest
+    verified = next((pod for pod in track.pods if pod.digest and pod.digest == digest), None)
+    if digest is None or (verified is None and track is roles.candidate):
+        return (None, "Fetching", f"v{track.revision.version}: waiting for the first pod to fetch it")
+    examples = {pod.input_example for pod in track.pods} - {None}
+    skipped = (
+        "; smoke test and warm-up skipped: the model has no input example" if examples == {False} else ""
+    )
+    return (True, "DigestVerified", f"v{track.revision.version}: {digest}{skipped}")
+
+
+def overdue(deployment: ModelDeployment, since: datetime, now: datetime) -> bool:
+    """Whether what began at `since` has taken longer than progressDeadlineSeconds."""
+    limit = deployment.spec.progress_deadline_seconds
+    return now - since > (timedelta(seconds=limit) if limit else DEFAULT_PROGRESS_DEADLINE)
+
+
+def headline(roles: Roles, facts: Mapping[str, Fact]) -> str:
+    """Say in one sentence what goes on, the trouble first."""
+    for type_ in ("Stalled", "Reconciling"):
+        holds, _, message = facts[type_]
+        if holds:
+            still = (
+                f"; v{roles.stable.revision.version} serves" if roles.stable and roles.stable.ready else ""
+            )
+            return f"{message}{still}"[:MESSAGE_LENGTH]
+    resolved, _, message = facts["ModelResolved"]
+    return message if not resolved else facts["PredictorReady"][2]
 
 
 def merge(
@@ -63,17 +172,24 @@ def with_conflict(
     status: Mapping[str, Any], error: NameConflictError, generation: int, now: datetime
 ) -> dict[str, Any]:
     """Add Stalled/NameConflict to the status that is there; all else stays as it was."""
+    return with_stalled(status, "NameConflict", str(error), generation, now)
+
+
+def with_stalled(
+    status: Mapping[str, Any], reason: str, message: str, generation: int, now: datetime
+) -> dict[str, Any]:
+    """Add Stalled to the status that is there, where no plan can be made or carried out."""
     previous = [Condition.model_validate(condition) for condition in status.get("conditions", ())]
     facts: dict[str, Fact] = {
         condition.type: (_HOLDS[condition.status], condition.reason, condition.message)
         for condition in previous
     }
-    facts.setdefault("Ready", (False, "NameConflict", str(error)))
-    facts["Stalled"] = (True, "NameConflict", str(error))
+    facts.setdefault("Ready", (False, reason, message))
+    facts["Stalled"] = (True, reason, message)
     return {
         **status,
         "observedGeneration": generation,
         "phase": "Degraded",
-        "message": str(error)[:MESSAGE_LENGTH],
+        "message": message[:MESSAGE_LENGTH],
         "conditions": merge(previous, facts, generation, now),
     }

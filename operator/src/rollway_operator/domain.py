@@ -110,8 +110,8 @@ class Pod:
     revision: str
     ready: bool
     terminating: bool
-    server_running: bool = False
-    """The server container runs (it may not be ready yet)."""
+    server_since: datetime | None = None
+    """Since when the server container runs (it may not be ready yet); None while it does not."""
     restarts: int = 0
     """Restarts of the server container."""
     oom_killed: bool = False
@@ -120,6 +120,10 @@ class Pod:
     input_example: bool | None = None
     """Whether the model ships an input example; None until `fetch` has said."""
     failure: Failure | None = None
+
+
+PROMOTED = "Promoted"
+"""The outcome of a revision that serves or served; every other outcome closes the revision."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,32 @@ class Observed:
         return tuple(pod for pod in self.pods if pod.revision == revision)
 
 
+@dataclass(frozen=True)
+class Track:
+    """One revision with its pods."""
+
+    revision: StoredRevision
+    pods: tuple[Pod, ...] = ()
+    refusal: Failure | None = None
+    """Why the cluster refuses to make its pods, if it does."""
+
+    @property
+    def pin(self) -> str | None:
+        """The digest that every pod must show: the stored one, or the first that a pod computed."""
+        return self.revision.digest or next((pod.digest for pod in self.pods if pod.digest), None)
+
+    @property
+    def ready(self) -> int:
+        """How many pods may take traffic: ready, staying, and with the pinned artifacts."""
+        return sum(pod.ready and not pod.terminating and pod.digest == self.pin for pod in self.pods)
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why pods do not become ready, or are not made: a model's fault before nobody's."""
+        failures = [pod.failure for pod in self.pods if pod.failure and not pod.terminating]
+        return min(failures, key=lambda failure: failure.fault is not Fault.MODEL, default=self.refusal)
+
+
 # ---------------------------------------------------------------------------------------------- the decision
 
 
@@ -184,6 +214,20 @@ class Decision:
     action: Action
     reason: str
     message: str
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Who is stable and who is candidate once the decision is carried out; others only keep their objects."""
+
+    stable: Track | None
+    candidate: Track | None
+    others: tuple[StoredRevision, ...]
+
+    @property
+    def in_role(self) -> tuple[Track, ...]:
+        """Stable and candidate, those that exist."""
+        return tuple(track for track in (self.stable, self.candidate) if track)
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ plan        status first; then ControllerRevision, ConfigMap, Services, Deployme
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from rollway_operator import conditions, manifests, rollout
 from rollway_operator.api.v1alpha1 import ModelDeployment, RevisionStatus
-from rollway_operator.conditions import Fact, timestamp
+from rollway_operator.conditions import Outlook, overdue, timestamp
 from rollway_operator.domain import (
+    PROMOTED,
     Action,
     ArtifactSource,
     Decision,
@@ -28,48 +29,21 @@ from rollway_operator.domain import (
     Plan,
     Ref,
     Resolution,
+    Roles,
     Runtime,
     Scale,
     StoredRevision,
+    Track,
 )
 from rollway_operator.labels import REVISION, selector
-from rollway_operator.rollout import PROMOTED, Situation, Track
+from rollway_operator.rollout import Situation
 
 DEFAULT_HISTORY_LIMIT = 10
-DEFAULT_PROGRESS_DEADLINE = timedelta(seconds=600)
 
 KNOWN_VERSION_MAY_CHANGE_SHAPE = frozenset(
     {"Resolved", "RegistryUnreachable", "AliasNotFound", "VersionNotFound", "ModelNotFound"}
 )
 """With these answers a changed spec still rolls out, for the version known before; other answers stop that."""
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Who is stable and who is candidate once the decision is carried out; others only keep their objects."""
-
-    stable: Track | None
-    candidate: Track | None
-    others: tuple[StoredRevision, ...]
-
-    @property
-    def in_role(self) -> tuple[Track, ...]:
-        """Stable and candidate, those that exist."""
-        return tuple(track for track in (self.stable, self.candidate) if track)
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What is known once the pass has decided; status, conditions and events speak of this."""
-
-    deployment: ModelDeployment
-    resolution: Resolution
-    observed: Observed
-    target: StoredRevision | None
-    since: datetime
-    decision: Decision
-    roles: Roles
-    obstacle: Failure | None
 
 
 def plan(
@@ -83,7 +57,7 @@ def plan(
     target, obstacle = choose_target(deployment, resolution, observed, runtimes)
     since = target_since(deployment, target, observed.now)
     stored = {revision.name: revision for revision in (*observed.revisions, *((target,) if target else ()))}
-    situation = look(deployment, observed, stored, target, since)
+    situation = look(deployment, observed, stored, target)
     decision = rollout.decide(situation)
     roles = assign(situation, decision, stored)
     counts = rollout.replica_counts(situation, decision, live_replicas(observed))
@@ -175,7 +149,6 @@ def look(
     observed: Observed,
     stored: Mapping[str, StoredRevision],
     target: StoredRevision | None,
-    since: datetime,
 ) -> Situation:
     """Put stable, candidate and target before the rules, with their pods."""
     spec, status = deployment.spec, deployment.status
@@ -189,7 +162,11 @@ def look(
         candidate=candidate,
         others_have_pods=any(pod.revision not in named for pod in observed.pods),
         recreate=bool(spec.strategy and spec.strategy.recreate),
-        deadline_passed=_overdue(deployment, since, observed.now),
+        stuck=candidate is not None
+        and any(
+            pod.server_since and not pod.ready and overdue(deployment, pod.server_since, observed.now)
+            for pod in candidate.pods
+        ),
     )
 
 
@@ -202,7 +179,7 @@ def _track(
     # Status is written before the annotation: between the two, what status says holds (rollout.md rule 14).
     if role.digest and not revision.digest:
         revision = replace(revision, digest=role.digest)
-    return Track(revision, observed.of(revision.name))
+    return Track(revision, observed.of(revision.name), observed.refusals.get(revision.name))
 
 
 def _closed_by_status(deployment: ModelDeployment, target: StoredRevision | None) -> StoredRevision | None:
@@ -330,7 +307,7 @@ def describe(outlook: Outlook, cluster_domain: str) -> dict[str, Any]:
     """Write the whole status: equal inputs give an equal one, and no time moves unless something happened."""
     deployment, target, roles = outlook.deployment, outlook.target, outlook.roles
     metadata, spec = deployment.metadata, deployment.spec
-    facts = tell(outlook)
+    facts = conditions.tell(outlook)
     model = {
         "name": spec.model.name,
         "alias": spec.model.alias,
@@ -341,7 +318,7 @@ def describe(outlook: Outlook, cluster_domain: str) -> dict[str, Any]:
     status: dict[str, Any] = {
         "observedGeneration": metadata.generation,
         "phase": conditions.phase(facts, serves=roles.stable is not None),
-        "message": headline(roles, facts),
+        "message": conditions.headline(roles, facts),
         "model": {key: value for key, value in model.items() if value is not None},
         "canary": _revision_status(roles.candidate),
         "stable": _revision_status(roles.stable),
@@ -376,101 +353,6 @@ def _revision_status(track: Track | None) -> dict[str, Any] | None:
         "readyReplicas": track.ready,
     }
     return {key: value for key, value in told.items() if value is not None}
-
-
-def tell(outlook: Outlook) -> dict[str, Fact]:
-    """State the facts behind each condition."""
-    deployment, resolution, observed = outlook.deployment, outlook.resolution, outlook.observed
-    decision, roles, obstacle = outlook.decision, outlook.roles, outlook.obstacle
-    wanted = deployment.spec.predictor.replicas
-    stable, candidate = roles.stable, roles.candidate
-    ready = stable.ready if stable else 0
-    pods = f"{ready} of {wanted} pods ready"
-    serving = f"v{stable.revision.version}: {pods}" if stable else "no version serves yet"
-    shortage = _shortage(stable, observed) if stable else None
-    closed = decision.action is Action.ABORT
-    rolling = candidate is not None
-    below = stable is not None and ready < wanted and not rolling
-    facts: dict[str, Fact] = {
-        "ModelResolved": (resolution.version is not None, resolution.reason, resolution.message),
-        "ArtifactVerified": _artifact(roles, decision),
-        "PredictorReady": (stable is not None and ready >= wanted, *_words(ready, wanted, serving, shortage)),
-        "Ready": (ready > 0, *_words(ready, 1, serving, shortage)),
-        "Reconciling": (False, "", ""),
-        "Stalled": (False, "", ""),
-    }
-    if obstacle:
-        facts["Stalled"] = (True, obstacle.reason, obstacle.message)
-    elif closed:
-        facts["Stalled"] = (True, decision.reason, decision.message)
-    if rolling or decision.action is Action.CANCEL:
-        facts["Reconciling"] = (True, decision.reason, decision.message)
-        if _overdue(deployment, outlook.since, observed.now):
-            facts["Stalled"] = (True, "ProgressDeadlineExceeded", decision.message)
-    elif below:
-        reason, message = (
-            (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
-        )
-        facts["Reconciling"] = (True, reason, message)
-        before = deployment.status.condition("Reconciling")
-        if before and _overdue(deployment, before.last_transition_time, observed.now) and not closed:
-            facts["Stalled"] = (True, "MinimumReplicasUnavailable", message)
-    elif stable is None and not closed and not obstacle:
-        facts["Reconciling"] = (True, decision.reason, decision.message)
-    return facts
-
-
-def _words(ready: int, needed: int, serving: str, shortage: Failure | None) -> tuple[str, str]:
-    if ready >= needed:
-        return "PodsReady", serving
-    return (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
-
-
-def _shortage(track: Track, observed: Observed) -> Failure | None:
-    """Why a revision has fewer ready pods than it should: its pods say, or the controller that cannot make them."""
-    return track.failure or observed.refusals.get(track.revision.name)
-
-
-def _artifact(roles: Roles, decision: Decision) -> Fact:
-    """Speak of the candidate's artifacts while there is one, otherwise of stable's, whose later pods may be refused."""
-    track = roles.candidate or roles.stable
-    if track is None:
-        refused = decision.reason in ("DigestMismatch", "ArtifactRefused", "NotAModel")
-        return (
-            (False, decision.reason, decision.message)
-            if refused
-            else (None, "NotFetched", "nothing was fetched yet")
-        )
-    failure = track.failure
-    if failure and failure.reason in ("DigestMismatch", "ArtifactRefused", "NotAModel", "FetchFailed"):
-        return (False, failure.reason, f"v{track.revision.version}: {failure.message}")
-    digest = track.revision.digest
-    verified = next((pod for pod in track.pods if pod.digest and pod.digest == digest), None)
-    if digest is None or (verified is None and track is roles.candidate):
-        return (None, "Fetching", f"v{track.revision.version}: waiting for the first pod to fetch it")
-    examples = {pod.input_example for pod in track.pods} - {None}
-    skipped = (
-        "; smoke test and warm-up skipped: the model has no input example" if examples == {False} else ""
-    )
-    return (True, "DigestVerified", f"v{track.revision.version}: {digest}{skipped}")
-
-
-def _overdue(deployment: ModelDeployment, since: datetime, now: datetime) -> bool:
-    limit = deployment.spec.progress_deadline_seconds
-    return now - since > (timedelta(seconds=limit) if limit else DEFAULT_PROGRESS_DEADLINE)
-
-
-def headline(roles: Roles, facts: Mapping[str, Fact]) -> str:
-    """Say in one sentence what goes on, the trouble first."""
-    for type_ in ("Stalled", "Reconciling"):
-        holds, _, message = facts[type_]
-        if holds:
-            still = (
-                f"; v{roles.stable.revision.version} serves" if roles.stable and roles.stable.ready else ""
-            )
-            return f"{message}{still}"[: conditions.MESSAGE_LENGTH]
-    resolved, _, message = facts["ModelResolved"]
-    return message if not resolved else facts["PredictorReady"][2]
 
 
 # -------------------------------------------------------------------------------------- events and the clock

@@ -13,37 +13,10 @@ Every rule reads as a fact about a `Situation` and gives a `Decision` or None.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rollway_operator.domain import Action, Decision, Failure, Fault, Pod, StoredRevision
-
-PROMOTED = "Promoted"
-"""The outcome of a revision that serves or served; every other outcome closes the revision."""
+from rollway_operator.domain import PROMOTED, Action, Decision, Fault, StoredRevision, Track
 
 CRASHES_BEFORE_TRAFFIC = 3
 """So many crashes without a gate's reason are the model's fault."""
-
-
-@dataclass(frozen=True)
-class Track:
-    """One revision with its pods."""
-
-    revision: StoredRevision
-    pods: tuple[Pod, ...] = ()
-
-    @property
-    def pin(self) -> str | None:
-        """The digest that every pod must show: the stored one, or the first that a pod computed."""
-        return self.revision.digest or next((pod.digest for pod in self.pods if pod.digest), None)
-
-    @property
-    def ready(self) -> int:
-        """How many pods may take traffic: ready, staying, and with the pinned artifacts."""
-        return sum(pod.ready and not pod.terminating and pod.digest == self.pin for pod in self.pods)
-
-    @property
-    def failure(self) -> Failure | None:
-        """Why pods do not become ready: a model's fault before nobody's."""
-        failures = [pod.failure for pod in self.pods if pod.failure and not pod.terminating]
-        return min(failures, key=lambda failure: failure.fault is not Fault.MODEL, default=None)
 
 
 @dataclass(frozen=True)
@@ -59,8 +32,8 @@ class Situation:
     others_have_pods: bool = False
     """Pods of revisions that are neither stable nor candidate still exist, terminating ones included."""
     recreate: bool = False
-    deadline_passed: bool = False
-    """The candidate has been on its way for longer than progressDeadlineSeconds."""
+    stuck: bool = False
+    """A server of the candidate has run for longer than progressDeadlineSeconds without becoming ready."""
 
 
 Rule = Callable[[Situation], Decision | None]
@@ -133,10 +106,8 @@ def candidate_failed(now: Situation) -> Decision | None:
 
 
 def candidate_stuck(now: Situation) -> Decision | None:
-    """The server runs, the deadline has passed, and no pod became ready."""
-    if now.candidate is None or not now.deadline_passed or now.candidate.ready:
-        return None
-    if not any(pod.server_running for pod in now.candidate.pods):
+    """The model hangs: waiting for a node, an image or the artifacts never counts as that."""
+    if now.candidate is None or not now.stuck:
         return None
     version = now.candidate.revision.version
     message = f"v{version}: the server runs but did not become ready within the progress deadline"

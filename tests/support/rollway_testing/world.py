@@ -202,7 +202,8 @@ class World:
             failure = Failure("ServerExited", "exit code 139", Fault.MODEL)
             return Pod(pod.name, pod.revision, False, False, failure=failure, restarts=age - 1, **told)  # type: ignore[arg-type]
         ready = nature is Nature.GOOD and age > 2
-        return Pod(pod.name, pod.revision, ready, False, server_running=True, **told)  # type: ignore[arg-type]
+        since = pod.server_since or self.now
+        return Pod(pod.name, pod.revision, ready, False, server_since=since, **told)  # type: ignore[arg-type]
 
     def settle(self, limit: int = 200) -> int:
         """Reconcile and tick until a pass writes nothing and nothing changes; gives the seconds it took."""

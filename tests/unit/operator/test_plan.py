@@ -181,7 +181,7 @@ def test_an_outage_of_the_store_is_waited_out_even_beyond_the_deadline() -> None
     assert stalled["reason"] == "ProgressDeadlineExceeded"
     assert "the store does not answer" in stalled["message"]
     world.natures["2"] = Nature.GOOD
-    world.settle()
+    world.settle()  # also: a server that only now began to load is not called stuck
     assert world.served_version == "2"
     assert world.condition("Stalled") is None
 
