@@ -6,7 +6,9 @@ RollwayError
 │   └── SettingsError         the operator's environment is wrong
 └── TemporaryError            the next pass may succeed
     ├── ConflictError         the object changed since it was read: run the pass again
+    ├── VanishingError        an object of a child's name is still being deleted
     └── ClusterError          the API server did not answer, or answered with an error
+        └── ForbiddenError    the operator may not do this
 """
 
 
@@ -34,5 +36,13 @@ class ConflictError(TemporaryError):
     """The object changed since it was read; the pass runs again on fresh values."""
 
 
+class VanishingError(TemporaryError):
+    """An object with the name of a child is being deleted; its name is free again soon."""
+
+
 class ClusterError(TemporaryError):
     """The API server did not answer in time, or answered with an error."""
+
+
+class ForbiddenError(ClusterError):
+    """The operator may not do this; its RBAC, a quota or the namespace's end forbids it."""

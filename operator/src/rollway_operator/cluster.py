@@ -1,0 +1,235 @@
+"""The process's one client of the API server: raw JSON in and out; each call has a time-out and a place in the rate."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from rollway_operator.errors import ClusterError, ConflictError, ForbiddenError
+from rollway_operator.labels import FIELD_MANAGER, GROUP
+from rollway_operator.telemetry import WRITES
+
+Json = dict[str, Any]
+Objects = list[Json]
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=5)
+_PAGE: Final = "500"
+_CALLS_PER_SECOND: Final = 100.0
+_BURST: Final = 200.0
+_MESSAGE_LENGTH: Final = 500
+
+_APPLY: Final = "application/apply-patch+yaml"
+_MERGE: Final = "application/merge-patch+json"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    api_version: str
+    plural: str
+    namespaced: bool = True
+
+
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "ModelDeployment": _Kind(f"{GROUP}/v1alpha1", "modeldeployments"),
+    "ModelRegistry": _Kind(f"{GROUP}/v1alpha1", "modelregistries", namespaced=False),
+    "ControllerRevision": _Kind("apps/v1", "controllerrevisions"),
+    "Deployment": _Kind("apps/v1", "deployments"),
+    "Service": _Kind("v1", "services"),
+    "ConfigMap": _Kind("v1", "configmaps"),
+    "Pod": _Kind("v1", "pods"),
+    "Secret": _Kind("v1", "secrets"),
+    "Namespace": _Kind("v1", "namespaces", namespaced=False),
+    "Event": _Kind("events.k8s.io/v1", "events"),
+    "CustomResourceDefinition": _Kind(
+        "apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False
+    ),
+}
+
+
+class Rate:
+    """A token bucket: bursts are let through, then calls wait for their turn."""
+
+    def __init__(self, per_second: float, burst: float) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._tokens = burst
+        self._refilled = 0.0
+
+    async def turn(self) -> None:
+        """Wait until one more call fits into the rate."""
+        now = asyncio.get_running_loop().time()
+        self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._per_second)
+        self._refilled = now
+        self._tokens -= 1
+        if self._tokens < 0:
+            await asyncio.sleep(-self._tokens / self._per_second)
+
+
+class Cluster:
+    """The API server, as the operator needs it; every failure is a ClusterError or a ConflictError."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._rate = Rate(_CALLS_PER_SECOND, _BURST)
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls) -> AsyncIterator[Self]:
+        """Connect as the pod's service account, or outside a cluster as KUBECONFIG says."""
+        async with ApiClient(await configuration()) as client:
+            yield cls(client)
+
+    async def get(self, kind: str, name: str, namespace: str | None = None) -> Json | None:
+        """Read one object; None when there is none of that name."""
+        status, answer = await self._call("GET", _path(kind, namespace, name))
+        return None if status == 404 else _checked(status, answer, f"get {kind} {name}")
+
+    async def list(
+        self, kind: str, *, namespaces: Iterable[str] = (), selector: Mapping[str, str] | None = None
+    ) -> Objects:
+        """List a kind by labels in some namespaces (none named: in all), page by page."""
+        places: tuple[str | None, ...] = tuple(namespaces)
+        found: Objects = []
+        for namespace in places or (None,):
+            found += await self._list_in(kind, namespace, selector or {})
+        return found
+
+    async def _list_in(self, kind: str, namespace: str | None, selector: Mapping[str, str]) -> Objects:
+        query = {
+            "limit": _PAGE,
+            "labelSelector": ",".join(f"{key}={value}" for key, value in selector.items()),
+        }
+        known = {"apiVersion": _KINDS[kind].api_version, "kind": kind}
+        found: Objects = []
+        while True:
+            page = _checked(*await self._call("GET", _path(kind, namespace), query), f"list {kind}")
+            found += [known | item for item in page["items"]]
+            proceed = page["metadata"].get("continue")
+            if not proceed:
+                return found
+            query["continue"] = proceed
+
+    async def create(self, manifest: Mapping[str, Any]) -> Json | None:
+        """Create an object; None when one of that name exists already."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        path = _path(kind, metadata.get("namespace"))
+        WRITES.labels(kind).inc()
+        status, answer = await self._call("POST", path, {"fieldManager": FIELD_MANAGER}, manifest)
+        if status == 409 and answer.get("reason") == "AlreadyExists":
+            return None
+        return _checked(status, answer, f"create {_named(manifest)}")
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Json:
+        """Apply an object that is ours on the server's side; who else wrote a field that we desire loses it."""
+        return await self._apply(manifest, _path_of(manifest))
+
+    async def apply_status(self, manifest: Mapping[str, Any]) -> Json:
+        """Apply the status of an object; a resourceVersion in it that is not the newest is a ConflictError."""
+        return await self._apply(manifest, f"{_path_of(manifest)}/status")
+
+    async def _apply(self, manifest: Mapping[str, Any], path: str) -> Json:
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        WRITES.labels(manifest["kind"]).inc()
+        return _checked(
+            *await self._call("PATCH", path, query, manifest, _APPLY), f"apply {_named(manifest)}"
+        )
+
+    async def merge(self, manifest: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
+        """Change one object by a JSON merge patch."""
+        query = {"fieldManager": FIELD_MANAGER}
+        WRITES.labels(manifest["kind"]).inc()
+        status, answer = await self._call("PATCH", _path_of(manifest), query, patch, _MERGE)
+        return _checked(status, answer, f"patch {_named(manifest)}")
+
+    async def scale(self, namespace: str, deployment: str, replicas: int) -> None:
+        """Set the replica count of a Deployment."""
+        path = f"{_path('Deployment', namespace, deployment)}/scale"
+        patch = {"spec": {"replicas": replicas}}
+        WRITES.labels("Scale").inc()
+        answer = await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE)
+        _checked(*answer, f"scale Deployment {deployment}")
+
+    async def delete(self, kind: str, name: str, namespace: str, uid: str) -> None:
+        """Delete the object that has this uid, and what it owns, in the background; gone already is fine."""
+        options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        WRITES.labels(kind).inc()
+        status, answer = await self._call("DELETE", _path(kind, namespace, name), body=options)
+        if status != 404:
+            _checked(status, answer, f"delete {kind} {name}")
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+    ) -> tuple[int, Json]:
+        await self._rate.turn()
+        try:
+            request = await self._client.param_serialize(
+                method,
+                path,
+                query_params=[(key, value) for key, value in (query or {}).items() if value],
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                body=body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(*request, _request_timeout=_TIMEOUT)
+            answer = json.loads(await response.read())  # type: ignore[no-untyped-call]
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
+        if not isinstance(answer, dict):
+            raise ClusterError(f"{method} {path}: the answer is not an object")
+        return response.status, answer
+
+
+async def configuration() -> Configuration:
+    """Read where the API server is and who we are; a service account's token is read again every minute."""
+    found = Configuration(client_session_kwargs={"trust_env": False})
+    try:
+        load_incluster_config(found)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        await load_kube_config(client_configuration=found)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _path(kind: str, namespace: str | None = None, name: str | None = None) -> str:
+    known = _KINDS[kind]
+    root = "/api/" if "/" not in known.api_version else "/apis/"
+    place = f"/namespaces/{quote(namespace)}" if namespace and known.namespaced else ""
+    return f"{root}{known.api_version}{place}/{known.plural}" + (f"/{quote(name)}" if name else "")
+
+
+def _path_of(manifest: Mapping[str, Any]) -> str:
+    metadata = manifest["metadata"]
+    return _path(manifest["kind"], metadata.get("namespace"), metadata["name"])
+
+
+def _named(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['kind']} {manifest['metadata'].get('name', '')}"
+
+
+def _checked(status: int, answer: Json, doing: str) -> Json:
+    if 200 <= status < 300:
+        return answer
+    message = f"{doing}: {status} {answer.get('reason', '')}: {answer.get('message', '')}"[:_MESSAGE_LENGTH]
+    raise {403: ForbiddenError, 409: ConflictError}.get(status, ClusterError)(message)
+
+
+def controller_of(child: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the owner reference of an object's controller; empty where it has none."""
+    owners: Iterable[Mapping[str, Any]] = child["metadata"].get("ownerReferences", ())
+    return next((owner for owner in owners if owner.get("controller")), {})
+
+
+def is_controlled(child: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
+    """Tell whether `owner` is the controller of an object: this very one, not another of its name."""
+    return bool(controller_of(child).get("uid") == owner["metadata"]["uid"])

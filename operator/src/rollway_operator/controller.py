@@ -1,0 +1,267 @@
+"""What is worked on and when: events and a shared resync put keys on a queue, workers make the passes.
+
+The resync lists every kind once and asks of each object whether a pass would write anything. Only then a pass reads
+again and writes: what is written never rests on what a resync saw a while ago.
+"""
+
+import asyncio
+import base64
+import binascii
+import logging
+import random
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from rollway_operator.api.v1alpha1 import ModelRegistry
+from rollway_operator.apply import apply_status
+from rollway_operator.cluster import Cluster
+from rollway_operator.domain import Key, Object, Observed
+from rollway_operator.errors import ClusterError, ConflictError, ForbiddenError, TemporaryError
+from rollway_operator.labels import GROUP
+from rollway_operator.observe import now, observe_all
+from rollway_operator.queue import WorkQueue
+from rollway_operator.reconcile import Context, idle, reconcile
+from rollway_operator.resolve import DEFAULT_REGISTRY, Resolver, registry_status
+from rollway_operator.settings import Settings
+from rollway_operator.telemetry import QUEUE_DEPTH, RECONCILE_SECONDS, RECONCILES
+
+_logger = logging.getLogger(__name__)
+
+_WORKERS: Final = 32
+"""A pass mostly waits for answers; one slow registry must not hold up the others."""
+
+_SILENCE: Final = timedelta(minutes=3)
+"""So long without a successful resync, the process counts as stuck."""
+
+_CRDS: Final = ("modeldeployments", "modelregistries")
+_CRD_RETRY_SECONDS: Final = 5.0
+
+
+class Controller:
+    """Keeps every ModelDeployment and ModelRegistry right, from `start` to `stop`."""
+
+    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+        self._cluster = cluster
+        self._settings = settings
+        self._resolver = Resolver(self._registry, self._namespace_labels, self._secret)
+        self._context = Context(cluster, self._resolver, settings.runtimes, settings.cluster_domain)
+        self._deployments = WorkQueue(self._deployment_pass, _WORKERS)
+        self._registries = WorkQueue(self._registry_pass, 2)
+        self._seen: dict[Key, Mapping[str, Any]] = {}
+        self._follows: dict[Key, str] = {}
+        self._shared: dict[Key, tuple[Object, Observed]] = {}
+        self._known_registries: dict[str, Object] = {}
+        self._known_labels: dict[str, Mapping[str, str]] = {}
+        self._resyncing: asyncio.Task[None] | None = None
+        self._last_resync: float | None = None
+
+    async def start(self) -> None:
+        """Wait for the CRDs, then work until `stop`."""
+        while not await self._crds_are_there():  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(_CRD_RETRY_SECONDS)
+        self._last_resync = asyncio.get_running_loop().time()
+        self._deployments.start()
+        self._registries.start()
+        self._resyncing = asyncio.create_task(self._resync_for_ever(), name="resync")
+        _logger.info("started")
+
+    async def stop(self) -> None:
+        """Let the passes that run end, and start no more."""
+        if self._resyncing:
+            self._resyncing.cancel()
+            await asyncio.gather(self._resyncing, return_exceptions=True)
+        await asyncio.gather(self._deployments.stop(), self._registries.stop())
+        await self._resolver.aclose()
+        _logger.info("stopped")
+
+    @property
+    def stuck(self) -> bool:
+        """Whether no resync has succeeded for so long that a restart is the better hope."""
+        silence = asyncio.get_running_loop().time() - (self._last_resync or 0.0)
+        return self._last_resync is not None and silence > _SILENCE.total_seconds()
+
+    # ---------------------------------------------------------------------------------------------------------- events
+
+    def deployment_changed(self, body: Object) -> None:
+        """Have a ModelDeployment worked on, unless nothing changed that a person or Git writes."""
+        key, asked = _key(body), _asked(body)
+        self._follows[key] = _registry_name(body)
+        if self._seen.get(key) == asked:
+            return
+        self._seen[key] = asked
+        self._shared.pop(key, None)
+        self._deployments.add(key)
+        QUEUE_DEPTH.set(len(self._deployments))
+
+    def deployment_gone(self, body: Object) -> None:
+        """Forget a ModelDeployment; its children go by owner reference."""
+        self._forget(_key(body))
+
+    def registry_changed(self, body: Object) -> None:
+        """Have a ModelRegistry looked at, and all that follow it, unless only its status changed."""
+        name = body["metadata"]["name"]
+        before, self._known_registries[name] = self._known_registries.get(name), body
+        if before is None or _asked(before) != _asked(body):
+            self._registries.add(name)
+            self._add_followers(name)
+
+    def registry_gone(self, body: Object) -> None:
+        """Forget a ModelRegistry; what followed it says so."""
+        name = body["metadata"]["name"]
+        self._known_registries.pop(name, None)
+        self._registries.forget(name)
+        self._add_followers(name)
+
+    def _add_followers(self, registry: str) -> None:
+        for key, followed in self._follows.items():
+            if followed == registry:
+                self._shared.pop(key, None)
+                self._deployments.add(key)
+
+    def _forget(self, key: Key) -> None:
+        for store in (self._seen, self._follows, self._shared):
+            store.pop(key, None)
+        self._deployments.forget(key)
+
+    # ---------------------------------------------------------------------------------------------------------- passes
+
+    async def _deployment_pass(self, key: Key) -> timedelta | None:
+        QUEUE_DEPTH.set(len(self._deployments))
+        where = {"object": f"{key.namespace}/{key.name}"}
+        try:
+            with RECONCILE_SECONDS.time():
+                delay = await self._reconcile(key)
+        except ConflictError as error:
+            RECONCILES.labels("conflict").inc()
+            _logger.debug("%s; the pass runs again", error, extra=where)
+            raise
+        except TemporaryError as error:
+            RECONCILES.labels("error").inc()
+            _logger.warning("%s", error, extra=where)
+            raise
+        except Exception:
+            RECONCILES.labels("error").inc()
+            _logger.exception("the pass failed", extra=where)
+            raise
+        RECONCILES.labels("ok").inc()
+        # What is due later than the resync is left to the resync, which lists for all at once.
+        return delay if delay is not None and delay < self._settings.resync else None
+
+    async def _reconcile(self, key: Key) -> timedelta | None:
+        if shared := self._shared.pop(key, None):
+            delay = await idle(self._context, *shared)
+            if delay is not None:
+                return delay
+        body = await self._cluster.get("ModelDeployment", key.name, key.namespace)
+        if body is None or "deletionTimestamp" in body["metadata"]:
+            return None
+        return await reconcile(self._context, body)
+
+    async def _registry_pass(self, name: str) -> None:
+        try:
+            body = await self._cluster.get("ModelRegistry", name)
+            if body is None or "deletionTimestamp" in body["metadata"]:
+                return
+            registry = ModelRegistry.of(body)
+            health = await self._resolver.health(registry)
+            await apply_status(self._cluster, body, registry_status(registry, health, now()))
+        except TemporaryError as error:
+            _logger.warning("%s", error, extra={"object": name})
+            raise
+        except Exception:
+            _logger.exception("the pass failed", extra={"object": name})
+            raise
+
+    # ---------------------------------------------------------------------------------------------------------- resync
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            try:
+                await self._resync()
+                self._last_resync = asyncio.get_running_loop().time()
+            except ClusterError as error:
+                _logger.warning("the resync failed: %s", error)
+            except Exception:
+                _logger.exception("the resync failed")
+            await asyncio.sleep(self._settings.resync.total_seconds() * random.uniform(0.9, 1.1))
+
+    async def _resync(self) -> None:
+        places = self._settings.watch_namespaces
+        registries, deployments, observed_for = await asyncio.gather(
+            self._cluster.list("ModelRegistry"),
+            self._cluster.list("ModelDeployment", namespaces=places),
+            observe_all(self._cluster, places),
+        )
+        self._known_labels.clear()
+        self._known_registries = {body["metadata"]["name"]: body for body in registries}
+        for name in self._known_registries:
+            self._registries.add(name)
+        bodies = {_key(body): body for body in deployments}
+        for key in self._seen.keys() - bodies.keys():
+            self._forget(key)
+        for key, body in bodies.items():
+            self._seen[key] = _asked(body)
+            self._follows[key] = _registry_name(body)
+            if "deletionTimestamp" not in body["metadata"]:
+                self._shared[key] = body, observed_for(body)
+                self._deployments.add(key)
+        QUEUE_DEPTH.set(len(self._deployments))
+
+    # --------------------------------------------------------------------------------------- what resolving asks for
+
+    async def _registry(self, name: str) -> ModelRegistry | None:
+        body = self._known_registries.get(name) or await self._cluster.get("ModelRegistry", name)
+        return ModelRegistry.of(body) if body else None
+
+    async def _namespace_labels(self, name: str) -> Mapping[str, str] | None:
+        if name not in self._known_labels:
+            namespace = await self._cluster.get("Namespace", name)
+            if namespace is None:
+                return None
+            self._known_labels[name] = namespace["metadata"].get("labels", {})
+        return self._known_labels[name]
+
+    async def _secret(self, name: str) -> Mapping[str, str] | None:
+        try:
+            secret = await self._cluster.get("Secret", name, self._settings.namespace)
+            data = (secret or {}).get("data", {})
+            return {key: base64.b64decode(value).decode() for key, value in data.items()} if secret else None
+        except (ForbiddenError, binascii.Error, UnicodeDecodeError):
+            return None
+
+    # ------------------------------------------------------------------------------------------------------------ start
+
+    async def _crds_are_there(self) -> bool:
+        for plural in _CRDS:
+            name = f"{plural}.{GROUP}"
+            try:
+                crd = await self._cluster.get("CustomResourceDefinition", name)
+            except ClusterError as error:
+                _logger.warning("%s", error)
+                return False
+            install = (
+                "install it with `kubectl apply --server-side -f crds/` or with the chart (crds.enabled=true)"
+            )
+            if crd is None:
+                _logger.error("CustomResourceDefinition %s is missing: %s", name, install)
+                return False
+            if "x-kubernetes-validations" not in str(crd["spec"]):
+                _logger.error(
+                    "CustomResourceDefinition %s has none of our rules, it is not ours: %s", name, install
+                )
+        return True
+
+
+def _key(body: Object) -> Key:
+    return Key(body["metadata"]["namespace"], body["metadata"]["name"])
+
+
+def _registry_name(body: Object) -> str:
+    return str(body["spec"].get("model", {}).get("registryRef", {}).get("name", DEFAULT_REGISTRY))
+
+
+def _asked(body: Object) -> Mapping[str, Any]:
+    """Give the part of an object that people and Git write: a change of anything else is not news."""
+    fields = ("uid", "generation", "labels", "annotations", "deletionTimestamp")
+    return {field: body["metadata"].get(field) for field in fields}

@@ -1,0 +1,269 @@
+"""Read the cluster's side of a ModelDeployment once, into one value; the only module that reads the clock.
+
+Pods tell their story in text that a model may have written: termination messages are parsed as hostile input, and only
+what `fetch` says, which runs no model code, counts as a digest.
+"""
+
+import asyncio
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from rollway_operator import labels
+from rollway_operator.cluster import Cluster, controller_of, is_controlled
+from rollway_operator.domain import Failure, Fault, Object, Observed, Pod, StoredRevision
+
+CHILDREN: Final = ("ControllerRevision", "Deployment", "Service", "ConfigMap")
+
+_MESSAGE_LENGTH: Final = 300
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_UNPRINTABLE: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
+
+_IMAGE_PULL: Final = frozenset({"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "ImageInspectError"})
+_WAITS_FOR_NOBODY: Final = frozenset(
+    {"InvalidImageName", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+)
+_NODES_FAULT: Final = frozenset({"StartError", "ContainerCannotRun", "ContainerStatusUnknown"})
+_TOLD_BY_FETCH: Final = {
+    "FetchFailed": Fault.NOBODY,
+    "DigestMismatch": Fault.MODEL,
+    "ArtifactRefused": Fault.MODEL,
+    "NotAModel": Fault.MODEL,
+}
+_TOLD_BY_SERVER: Final = dict.fromkeys(
+    ("ModelLoadFailed", "MissingPackage", "SmokeTestFailed", "WarmupFailed"), Fault.MODEL
+)
+
+
+def now() -> datetime:
+    """Read the clock."""
+    return datetime.now(UTC)
+
+
+async def observe(cluster: Cluster, deployment: Object) -> Observed:
+    """Read all that belongs to one ModelDeployment, each kind in parallel."""
+    metadata = deployment["metadata"]
+    namespaces, selector = (metadata["namespace"],), labels.selector(metadata["name"])
+    children, pods = await asyncio.gather(
+        _list_all(cluster, CHILDREN, namespaces, selector),
+        cluster.list("Pod", namespaces=namespaces, selector=selector),
+    )
+    return observed(deployment, children, pods, now())
+
+
+async def observe_all(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[Object], Observed]:
+    """Read every child of every ModelDeployment, one list a kind; the answer tells each its own."""
+    places, selector = tuple(namespaces), {labels.MANAGED_BY: labels.FIELD_MANAGER}
+    children, pods = await asyncio.gather(
+        _list_all(cluster, CHILDREN, places, selector),
+        cluster.list("Pod", namespaces=places, selector=selector),
+    )
+    moment = now()
+    children_of: dict[str, list[Object]] = defaultdict(list)
+    pods_of: dict[tuple[str, str], list[Object]] = defaultdict(list)
+    for child in children:
+        children_of[controller_of(child).get("uid", "")].append(child)
+    for pod in pods:
+        metadata = pod["metadata"]
+        pods_of[metadata["namespace"], metadata["labels"].get(labels.MODEL_DEPLOYMENT, "")].append(pod)
+
+    def of(deployment: Object) -> Observed:
+        metadata = deployment["metadata"]
+        mine = children_of[metadata["uid"]], pods_of[metadata["namespace"], metadata["name"]]
+        return observed(deployment, *mine, moment)
+
+    return of
+
+
+async def _list_all(
+    cluster: Cluster, kinds: Iterable[str], namespaces: tuple[str, ...], selector: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    lists = await asyncio.gather(
+        *(cluster.list(kind, namespaces=namespaces, selector=selector) for kind in kinds)
+    )
+    return [item for found in lists for item in found]
+
+
+def observed(
+    deployment: Object, children: Iterable[Object], pods: Iterable[Object], moment: datetime
+) -> Observed:
+    """Make the value of what was listed: only children under the ModelDeployment's control count."""
+    own = {
+        (child["kind"], child["metadata"]["name"]): child
+        for child in children
+        if is_controlled(child, deployment)
+    }
+    revisions = (stored_revision(child) for (kind, _), child in own.items() if kind == "ControllerRevision")
+    return Observed(
+        now=moment,
+        revisions=tuple(sorted(revisions, key=lambda revision: revision.number)),
+        objects=own,
+        pods=tuple(model_pod(pod) for pod in sorted(pods, key=_name) if _counts(pod)),
+        refusals={
+            name: failure
+            for (kind, name), child in sorted(own.items())
+            if kind == "Deployment" and (failure := refusal(child))
+        },
+    )
+
+
+def _name(item: Object) -> str:
+    return str(item["metadata"]["name"])
+
+
+def stored_revision(child: Object) -> StoredRevision:
+    """Read a ControllerRevision."""
+    metadata, data = child["metadata"], child["data"]
+    annotations = metadata.get("annotations", {})
+    return StoredRevision(
+        name=metadata["name"],
+        number=child["revision"],
+        inputs=data["inputs"],
+        template=data["template"],
+        settings=data["settings"],
+        digest=annotations.get(labels.DIGEST),
+        outcome=annotations.get(labels.OUTCOME),
+        outcome_message=annotations.get(labels.OUTCOME_MESSAGE, ""),
+    )
+
+
+def refusal(workload: Object) -> Failure | None:
+    """Read why a Deployment's pods are not even made."""
+    for condition in workload.get("status", {}).get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            # The text before names a pod that never was, another one at each attempt.
+            said = condition.get("message", "").rpartition(" is forbidden: ")[2]
+            return Failure(
+                condition.get("reason", "FailedCreate"), f"no pod can be made: {_plain(said)}", Fault.NOBODY
+            )
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------------- pods
+
+
+def _counts(pod: Object) -> bool:
+    """Leave out pods that ended for good (evicted ones stay listed) and pods that no ReplicaSet of a revision made."""
+    revision = pod["metadata"].get("labels", {}).get(labels.REVISION)
+    owner = controller_of(pod)
+    made_by_us = owner.get("kind") == "ReplicaSet" and str(owner.get("name")).startswith(f"{revision}-")
+    return bool(revision) and made_by_us and pod.get("status", {}).get("phase") not in {"Failed", "Succeeded"}
+
+
+def model_pod(pod: Object) -> Pod:
+    """Read one model pod."""
+    metadata, status = pod["metadata"], pod.get("status", {})
+    fetch = _container(status.get("initContainerStatuses", ()), "fetch")
+    server = _container(status.get("containerStatuses", ()), "server")
+    fetched = _fetched(fetch)
+    digest, example = fetched.get("digest"), fetched.get("inputExample")
+    running = server.get("state", {}).get("running", {})
+    terminating = "deletionTimestamp" in metadata
+    ready = _condition(status, "Ready").get("status") == "True"
+    return Pod(
+        name=metadata["name"],
+        revision=metadata["labels"][labels.REVISION],
+        ready=ready,
+        terminating=terminating,
+        server_since=datetime.fromisoformat(running["startedAt"]) if running.get("startedAt") else None,
+        restarts=server.get("restartCount", 0),
+        oom_killed=_ended(server).get("reason") == "OOMKilled",
+        digest=digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None,
+        input_example=example if isinstance(example, bool) else None,
+        failure=None if ready or terminating else _failure(status, fetch, server),
+    )
+
+
+def _failure(status: Object, fetch: Object, server: Object) -> Failure | None:
+    """Say why a pod is not ready, if something is wrong; it stays said while the container is tried again."""
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False":
+        return Failure(
+            scheduled.get("reason", "Unschedulable"), _plain(scheduled.get("message", "")), Fault.NOBODY
+        )
+    return _blocked(fetch) or _fetch_failure(fetch) or _blocked(server) or _server_failure(server)
+
+
+def _blocked(container: Object) -> Failure | None:
+    """Say what keeps a container from being started: never the model's fault."""
+    waiting = container.get("state", {}).get("waiting", {})
+    reason = waiting.get("reason", "")
+    if reason in _IMAGE_PULL:
+        # Kubernetes swings between two reasons and texts here; one steady sentence keeps the status still.
+        return Failure("ImagePullBackOff", f"the node cannot pull {container.get('image', '')}", Fault.NOBODY)
+    if reason in _WAITS_FOR_NOBODY:
+        return Failure(reason, f"{container['name']}: {_plain(waiting.get('message', ''))}", Fault.NOBODY)
+    ended = _ended(container)
+    if ended.get("reason") in _NODES_FAULT:
+        return Failure(
+            ended["reason"], f"{container['name']}: {_plain(ended.get('message', ''))}", Fault.NOBODY
+        )
+    return None
+
+
+def _fetch_failure(fetch: Object) -> Failure | None:
+    ended = _ended(fetch)
+    if not ended or ended.get("exitCode") == 0:
+        return None
+    if ended.get("reason") == "OOMKilled":
+        return Failure("OOMKilled", "fetch used more memory than its limit", Fault.NOBODY)
+    silent = Failure("FetchFailed", f"fetch exited with code {ended.get('exitCode')}", Fault.NOBODY)
+    return _told(ended, _TOLD_BY_FETCH) or silent
+
+
+def _server_failure(server: Object) -> Failure | None:
+    ended = _ended(server)
+    if not ended:
+        return None
+    if ended.get("reason") == "OOMKilled":
+        return Failure("OOMKilled", "the server used more memory than its limit", Fault.MODEL)
+    silent = Failure("ServerExited", f"the server exited with code {ended.get('exitCode')}", Fault.MODEL)
+    return _told(ended, _TOLD_BY_SERVER) or silent
+
+
+def _ended(container: Object) -> Mapping[str, Any]:
+    """Give how a container ended last, if it ever did."""
+    state, last = container.get("state", {}), container.get("lastState", {})
+    ended: Mapping[str, Any] = state.get("terminated") or last.get("terminated") or {}
+    return ended
+
+
+def _fetched(fetch: Object) -> Mapping[str, Any]:
+    """Give what `fetch` told about the artifacts that are in the pod now."""
+    ended = fetch.get("state", {}).get("terminated", {})
+    return _message(ended) if ended.get("exitCode") == 0 else {}
+
+
+def _told(ended: Mapping[str, Any], reasons: Mapping[str, Fault]) -> Failure | None:
+    told = _message(ended)
+    reason = told.get("reason")
+    if not isinstance(reason, str) or reason not in reasons:
+        return None
+    return Failure(reason, _plain(told.get("message")) or reason, reasons[reason])
+
+
+def _message(ended: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Read a termination message; whatever is not a JSON object says nothing."""
+    try:
+        told = json.loads(ended.get("message") or "null")
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _plain(text: object) -> str:
+    """Make one line of any text, cut to a length."""
+    line = _UNPRINTABLE.sub(" ", text).strip() if isinstance(text, str) else ""
+    return line if len(line) <= _MESSAGE_LENGTH else f"{line[: _MESSAGE_LENGTH - 1]}…"
+
+
+def _container(statuses: Iterable[Object], name: str) -> Object:
+    return next((status for status in statuses if status["name"] == name), {})
+
+
+def _condition(status: Object, type_: str) -> Mapping[str, Any]:
+    conditions: Iterable[Mapping[str, Any]] = status.get("conditions", ())
+    return next((condition for condition in conditions if condition["type"] == type_), {})

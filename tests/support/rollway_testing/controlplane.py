@@ -1,0 +1,134 @@
+"""A real API server with etcd and the controller manager, on loopback and without a node: pods are made, none runs."""
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rollway_cluster import binaries, certificates, components
+from rollway_cluster.layout import Layout, Ports
+
+from rollway_testing.processes import Server, ServerFailedError, free_port
+
+_SECONDS_TO_START = 60.0
+_KUBERNETES = tuple(module for module in binaries.MODULES if module.name == "kubernetes")
+
+
+class ControlPlane:
+    """Three child processes and a kubeconfig; what they stored stays between ``stop()`` and ``start()``."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep everything under ``path``."""
+        ports = (free_port() for _ in range(5))
+        self._layout = Layout(state=path, name="test", address="127.0.0.1", ports=Ports(*ports))
+        self._components: list[_Component] = []
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig file."""
+        return self._layout.kubeconfig
+
+    def start(self) -> Self:
+        """Start all three and return when objects can be made."""
+        binaries.build(_KUBERNETES)
+        binaries.link(self._layout.bin, _KUBERNETES)
+        certificates.ensure(self._layout)
+        try:
+            for component in components.control_plane(self._layout):
+                process = _Component(self, component)
+                self._components.append(process)
+                process.start()
+            self._await(lambda: self.kubectl("get", "serviceaccount", "default", "--namespace=default"))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop all three, the store last."""
+        while self._components:
+            self._components.pop().stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def kubectl(self, *arguments: str, given: str | None = None) -> str:
+        """Run kubectl as the administrator and return what it printed; its complaint is the error's text."""
+        argv = [str(self._layout.bin / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:
+            raise KubectlError(done.stderr.strip())
+        return done.stdout
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any] | None:
+        """Read one object; None when there is none."""
+        said = self.kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
+        return json.loads(said) if said else None
+
+    def list(self, kind: str, namespace: str = "default", selector: str = "") -> list[dict[str, Any]]:
+        """List a kind in a namespace."""
+        said = self.kubectl("get", kind, f"--namespace={namespace}", f"--selector={selector}", "--output=json")
+        items: list[dict[str, Any]] = json.loads(said)["items"]
+        return items
+
+    def apply(self, *manifests: Mapping[str, Any]) -> None:
+        """Apply objects as a person would."""
+        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
+        self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", given=given)
+
+    def set_status(self, kind: str, name: str, status: Mapping[str, Any], namespace: str = "default") -> None:
+        """Write a status as a kubelet would."""
+        patch = json.dumps({"status": status})
+        options = (f"--namespace={namespace}", "--subresource=status", "--type=merge", f"--patch={patch}")
+        self.kubectl("patch", kind, name, *options)
+
+    def is_ready(self) -> bool:
+        """Tell whether the API server answers."""
+        try:
+            self.kubectl("get", "--raw=/readyz")
+        except KubectlError:
+            return False
+        return True
+
+    def _await(self, attempt: Any) -> None:
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while True:
+            try:
+                attempt()
+            except KubectlError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return
+
+
+class KubectlError(RuntimeError):
+    """kubectl refused; the message is its own."""
+
+
+class _Component(Server):
+    def __init__(self, plane: ControlPlane, component: components.Component) -> None:
+        super().__init__(plane.kubeconfig.parent / "log" / component.name)
+        self._plane = plane
+        self._component = component
+
+    def command(self) -> list[str]:
+        return list(self._component.argv)
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        if self._component.name != "kube-apiserver":
+            return
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while not self._plane.is_ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise ServerFailedError(f"{self._component.name} is not ready: see {self.log}")
+            time.sleep(0.1)
