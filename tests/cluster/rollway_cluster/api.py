@@ -91,7 +91,7 @@ class Mirror(threading.Thread):
         while True:
             try:
                 self._follow()
-            except (OSError, http.client.HTTPException, ApiError, ValueError) as error:
+            except (OSError, http.client.HTTPException, ApiError, TypeError, ValueError) as error:
                 print(f"{self._path}: {error!r}, listing again", flush=True)
                 pause.wait(1.0)
 
@@ -117,5 +117,5 @@ class Mirror(threading.Thread):
 def _mapping(text: str | bytes) -> Object:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise ValueError(f"expected an object, got {value!r}"[:200])
+        raise TypeError(f"expected an object, got {value!r}"[:200])
     return value

@@ -118,6 +118,12 @@ def command(name: str) -> Path:
     return folder(module) / name
 
 
+def on_path_or_built(name: str) -> Path:
+    """A command from PATH, or else the one built here."""
+    found = shutil.which(name)
+    return Path(found) if found else command(name)
+
+
 def build(modules: Sequence[Module] = MODULES, say: Callable[[str], None] = print) -> None:
     """Build those modules whose programs are not in the cache, one after the other."""
     missing = [module for module in modules if not folder(module).exists()]

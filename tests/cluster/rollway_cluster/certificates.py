@@ -1,9 +1,9 @@
 """The cluster's certificate authority, its components' certificates and their kubeconfig files."""
 
 import base64
-import datetime
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from rollway_cluster.layout import Layout
 
-VALID_FOR = datetime.timedelta(days=3650)
+VALID_FOR = timedelta(days=3650)
 CLIENTS = {
     # file name: (common name, organisation)
     "admin": ("rollway-admin", "system:masters"),
@@ -140,14 +140,14 @@ class _Authority:
         (self._folder / f"{name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + VALID_FOR)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from rollway_cluster.layout import Layout
 
 ROOT = Path("/sys/fs/cgroup")
+DELEGATED = {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"}
 
 
 def unified() -> bool:
@@ -25,11 +26,7 @@ def create(layout: Layout) -> None:
                 (group / name).write_text((hierarchy / name).read_text())
     if unified():
         controllers = (ROOT / "cgroup.controllers").read_text().split()
-        wanted = "".join(
-            f"+{name} "
-            for name in controllers
-            if name in {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"}
-        )
+        wanted = "".join(f"+{name} " for name in controllers if name in DELEGATED)
         (ROOT / "cgroup.subtree_control").write_text(wanted)
         (ROOT / layout.cgroup / "cgroup.subtree_control").write_text(wanted)
 

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from rollway_cluster import binaries
+from rollway_cluster.current import CurrentCluster
 from rollway_cluster.errors import ClusterError
+from rollway_cluster.kind import KindCluster
+from rollway_cluster.layout import Layout
+from rollway_cluster.local import LocalCluster
 
 
 class Cluster(Protocol):
@@ -60,12 +63,6 @@ class Cluster(Protocol):
 
 def select(environment: Mapping[str, str] = os.environ) -> Cluster:
     """The cluster that ``CLUSTER`` names; where it does not, kind if a Docker engine answers, else a local one."""
-    # Imported here: a laptop with kind needs nothing of what the local cluster imports.
-    from rollway_cluster.current import CurrentCluster
-    from rollway_cluster.kind import KindCluster
-    from rollway_cluster.layout import Layout
-    from rollway_cluster.local import LocalCluster
-
     name = environment.get("CLUSTER") or ("kind" if docker_answers() else "local")
     match name:
         case "local":
@@ -89,9 +86,3 @@ def docker_answers() -> bool:
         )
     except subprocess.TimeoutExpired:
         return False
-
-
-def tool(name: str) -> Path:
-    """A program from PATH, or else the one that is built for the local cluster."""
-    found = shutil.which(name)
-    return Path(found) if found else binaries.command(name)

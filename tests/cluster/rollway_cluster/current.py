@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rollway_cluster import binaries
-from rollway_cluster.cluster import tool
 from rollway_cluster.errors import ClusterError
 
 
@@ -38,11 +37,11 @@ class CurrentCluster:
 
     def kubectl(self) -> Path:
         """From PATH, or else built."""
-        return tool("kubectl")
+        return binaries.on_path_or_built("kubectl")
 
     def helm(self) -> Path:
         """From PATH, or else built."""
-        return tool("helm")
+        return binaries.on_path_or_built("helm")
 
     def up(self) -> None:
         """Check that it answers; it is not ours to start."""
@@ -66,5 +65,5 @@ class CurrentCluster:
         """Refuse: its nodes pull from a registry."""
         names = ", ".join(path.name for path in archives)
         raise ClusterError(
-            f"images ({names}) reach {self._context} by a registry: push them, and set the charts' values"
+            f"{self._context} pulls images from a registry: push {names}, and set the charts' values"
         )

@@ -3,7 +3,7 @@
 import secrets
 import socket
 import struct
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rollway_cluster import containers, policy, processes
@@ -12,7 +12,7 @@ from rollway_cluster.layout import Layout
 
 NAME = "kubernetes.default.svc.cluster.local"
 # How long a node may be silent; the kubelet renews its lease every ten seconds.
-LEASE_SECONDS = 40.0
+LEASE_LASTS = timedelta(seconds=40)
 
 
 def containerd_answers(layout: Layout) -> bool:
@@ -45,12 +45,9 @@ def node_ready(layout: Layout, since: datetime | None = None) -> bool:
     except (OSError, ApiError):
         return False
     renewed = datetime.fromisoformat(lease["spec"]["renewTime"])
-    if since is None:
-        lately = (datetime.now(UTC) - renewed).total_seconds() < LEASE_SECONDS
-    else:
-        lately = renewed >= since
+    since = since or datetime.now(UTC) - LEASE_LASTS
     conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
-    return lately and conditions.get("Ready") == "True"
+    return renewed >= since and conditions.get("Ready") == "True"
 
 
 def dns_answers(layout: Layout) -> bool:

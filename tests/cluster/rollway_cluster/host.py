@@ -37,7 +37,7 @@ def require_root() -> None:
     """Raise an error unless this is root."""
     if os.geteuid() != 0:
         raise ClusterError(
-            "a local cluster needs root: run this as root, or start a Docker engine and use CLUSTER=kind"
+            "a local cluster needs root: be root, or start a Docker engine and use CLUSTER=kind"
         )
 
 
@@ -81,4 +81,4 @@ def _state(layout: Layout) -> Iterator[str]:
         ["stat", "--file-system", "--format=%T", str(existing)], capture_output=True, text=True, check=False
     ).stdout.strip()
     if kind == "overlayfs":
-        yield f"{existing} is on overlayfs, which images cannot be unpacked on: set ROLLWAY_CLUSTER_STATE to another disk"
+        yield f"{existing} is on overlayfs, where images cannot be unpacked: set ROLLWAY_CLUSTER_STATE to another disk"

@@ -5,8 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from rollway_cluster import archives
-from rollway_cluster.cluster import tool
+from rollway_cluster import archives, binaries
 from rollway_cluster.errors import ClusterError
 
 NAME = "rollway"
@@ -36,11 +35,11 @@ class KindCluster:
 
     def kubectl(self) -> Path:
         """From PATH, or else built."""
-        return tool("kubectl")
+        return binaries.on_path_or_built("kubectl")
 
     def helm(self) -> Path:
         """From PATH, or else built."""
-        return tool("helm")
+        return binaries.on_path_or_built("helm")
 
     def up(self) -> None:
         """Create it unless it exists."""

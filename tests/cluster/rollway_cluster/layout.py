@@ -1,4 +1,4 @@
-"""Names, addresses, ports and folders of one local cluster: everything that two clusters on one machine must not share."""
+"""Names, addresses, ports and folders of one local cluster: all that two on one machine must not share."""
 
 import os
 from collections.abc import Mapping

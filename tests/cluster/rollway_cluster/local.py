@@ -83,12 +83,13 @@ class LocalCluster:
         with self._lock():
             started = time.monotonic()
             self._remove()
-            shutil.rmtree(self.layout.bin, ignore_errors=True)
-            shutil.rmtree(self.layout.log, ignore_errors=True)
-            shutil.rmtree(self.layout.configuration, ignore_errors=True)
-            shutil.rmtree(self.layout.pki, ignore_errors=True)
+            for folder in (self.layout.bin, self.layout.log, self.layout.configuration, self.layout.pki):
+                shutil.rmtree(folder, ignore_errors=True)
             self.layout.kubeconfig.unlink(missing_ok=True)
-            processes.clean_folders()
+            if not processes.any_node():
+                # All clusters of a machine share these; the last one out sees to them.
+                network.restore_sysctls()
+                processes.clean_folders()
         self._say(f"{self.context}: gone after {time.monotonic() - started:.1f} s")
 
     def status(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the host lends the node: one network device with routes, forwarding and masquerade, and takes back afterwards."""
+"""What the host lends the node: a device with routes, forwarding and masquerade, and takes back."""
 
 import subprocess
 from pathlib import Path
@@ -18,9 +18,13 @@ KUBELET_SYSCTLS = (
 )
 
 
+# Under /run, so that what an earlier boot had is forgotten.
+SAVED_SYSCTLS = Path("/run/rollway-cluster-sysctls")
+
+
 def connect(layout: Layout, pid: int) -> None:
     """Join host and node, and let the node's packets out."""
-    _save_sysctls(layout)
+    _save_sysctls()
     _sysctl(FORWARDING).write_text("1")
     link = layout.node
     _run("ip", "link", "add", link, "type", "veth", "peer", "name", DEVICE, "netns", str(pid))
@@ -42,7 +46,15 @@ def disconnect(layout: Layout) -> None:
             _run("iptables", "-w", "-t", table, *command, check=False)
     # The routes go with the device.
     _run("ip", "link", "delete", layout.node, check=False)
-    _restore_sysctls(layout)
+
+
+def restore_sysctls() -> None:
+    """Set the kernel's settings as they were before the first cluster started."""
+    if SAVED_SYSCTLS.exists():
+        for line in SAVED_SYSCTLS.read_text().splitlines():
+            name, value = line.split()
+            _sysctl(name).write_text(value)
+        SAVED_SYSCTLS.unlink()
 
 
 def _chains(layout: Layout) -> tuple[tuple[str, str, tuple[tuple[str, ...], ...]], ...]:
@@ -57,20 +69,10 @@ def _sysctl(name: str) -> Path:
     return Path("/proc/sys") / name.replace(".", "/")
 
 
-def _save_sysctls(layout: Layout) -> None:
-    saved = layout.state / "sysctls"
-    if not saved.exists():
+def _save_sysctls() -> None:
+    if not SAVED_SYSCTLS.exists():
         lines = [f"{name} {_sysctl(name).read_text().strip()}\n" for name in (FORWARDING, *KUBELET_SYSCTLS)]
-        saved.write_text("".join(lines))
-
-
-def _restore_sysctls(layout: Layout) -> None:
-    saved = layout.state / "sysctls"
-    if saved.exists():
-        for line in saved.read_text().splitlines():
-            name, value = line.split()
-            _sysctl(name).write_text(value)
-        saved.unlink()
+        SAVED_SYSCTLS.write_text("".join(lines))
 
 
 def _run(*argv: str, check: bool = True) -> None:

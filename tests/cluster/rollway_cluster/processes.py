@@ -84,6 +84,11 @@ def stop(layout: Layout, seconds: float = 20.0) -> None:
         time.sleep(0.02)
 
 
+def any_node() -> bool:
+    """Whether a node of whatever cluster runs on this machine."""
+    return any(_argv(pid)[1:3] == ["-m", NODE_MODULE] for pid in _pids())
+
+
 def clean_folders() -> None:
     """Remove the folders that the node's own were mounted over, where they are ours alone."""
     for folder in PRIVATE_FOLDERS:
