@@ -30,7 +30,7 @@ check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files 
 	mypy $(PACKAGES) tests/unit tests/integration tests/e2e tests/conftest.py
 	lint-imports
 	$(MAKE) generate
-	git diff --exit-code -- crds charts/rollway
+	git diff --exit-code -- crds charts/rollway/files/crds
 	for chart in $(dir $(CHARTS)); do $(CLUSTER_CLI) helm lint --strict --quiet $$chart; done
 
 .PHONY: format
@@ -40,7 +40,7 @@ format: $(ENVIRONMENT) ## Format the code and apply the linter's safe fixes
 
 .PHONY: generate
 generate: $(ENVIRONMENT) ## Write the CRDs from the Python types
-	python -m rollway_operator.crdgen
+	python -m rollway_operator.crdgen crds charts/rollway/files/crds
 
 ##@ Tests
 
