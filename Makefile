@@ -31,7 +31,7 @@ check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files 
 	lint-imports
 	$(MAKE) generate
 	git diff --exit-code -- crds charts/rollway/files/crds
-	for chart in $(dir $(CHARTS)); do $(CLUSTER_CLI) helm lint --strict --quiet $$chart; done
+	$$($(CLUSTER_CLI) path helm) lint --strict --quiet $(dir $(CHARTS))
 
 .PHONY: format
 format: $(ENVIRONMENT) ## Format the code and apply the linter's safe fixes
@@ -53,7 +53,7 @@ integration: $(ENVIRONMENT) binaries ## Real MLflow, S3 and API server on loopba
 	pytest tests/integration
 
 .PHONY: e2e
-e2e: $(ENVIRONMENT) images ## A real cluster, brought up and taken down
+e2e: $(ENVIRONMENT) binaries images ## A real cluster, brought up and taken down
 	pytest tests/e2e
 
 .PHONY: test
@@ -67,7 +67,7 @@ test: ## All of it: check, unit, integration, e2e
 ##@ Demo
 
 .PHONY: demo
-demo: $(ENVIRONMENT) images ## From a trained model to predictions on a cluster, and a version change under traffic
+demo: $(ENVIRONMENT) system ## From a trained model to predictions on a cluster, and a version change under traffic
 	$(CLUSTER_CLI) demo
 
 .PHONY: demo-down
@@ -77,7 +77,7 @@ demo-down: $(ENVIRONMENT) ## Remove what demo made
 ##@ Cluster and images
 
 .PHONY: images
-images: $(ENVIRONMENT) binaries ## Build the container images
+images: $(ENVIRONMENT) system ## Build the container images
 	$(CLUSTER_CLI) images
 
 .PHONY: binaries

@@ -16,6 +16,8 @@ VERBS = {
     "kubeconfig": ("verbs:kubeconfig", "print the kubeconfig file's path"),
     "load-image": ("verbs:load_image", "load image archives and print each name with its digest"),
     "build": ("verbs:build", "build the local cluster's programs"),
+    "path": ("verbs:path", "print where a program of the local cluster is, built first if need be"),
+    "images": ("verbs:images", "build the container images and print each one's archive"),
 }
 
 
@@ -26,6 +28,8 @@ def main() -> int:
     parsers = {name: verbs.add_parser(name, help=text) for name, (_, text) in VERBS.items()}
     parsers["logs"].add_argument("component", nargs="?")
     parsers["load-image"].add_argument("archives", nargs="+", type=Path, metavar="FILE.tar")
+    parsers["path"].add_argument("program")
+    parsers["images"].add_argument("names", nargs="*", metavar="NAME")
     arguments = parser.parse_args()
     module, function = VERBS[arguments.verb][0].split(":")
     run = getattr(importlib.import_module(f"rollway_cluster.{module}"), function)

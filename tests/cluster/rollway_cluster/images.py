@@ -1,4 +1,4 @@
-"""Builds Rollway's images from their Dockerfiles by Docker or buildah, into one archive each, in the user's cache folder.
+"""Builds Rollway's images by Docker or buildah, into one archive each in the user's cache folder.
 
 An archive's name carries the checksum of everything that the image is made of, so that an image is built once for each
 content and keeps its digest. With buildah the images are in a store of their own beside the archives: the user's images
@@ -286,7 +286,7 @@ def _copied(dockerfile: str) -> Iterator[str]:
 
 
 def _mounts(settings: Path, folder: Path) -> Iterator[str]:
-    """What a build sees of this machine, read-only and in no layer: how to reach the package index, and a cache of wheels."""
+    """What a build sees of this machine and keeps in no layer: how to reach the package index, a cache of wheels."""
     pip = _pip_settings()
     bundle = Path(pip.get("cert") or os.environ.get("SSL_CERT_FILE") or CA_BUNDLE)
     if bundle.is_file():

@@ -1,10 +1,13 @@
 """The verbs that bring a cluster up and down and look at it."""
 
 import argparse
+import contextlib
+import sys
 
 from rollway_cluster import binaries
 from rollway_cluster.cluster import select
 from rollway_cluster.errors import ClusterError
+from rollway_cluster.images import build_images
 
 
 def up(_: argparse.Namespace) -> None:
@@ -44,3 +47,19 @@ def load_image(arguments: argparse.Namespace) -> None:
 def build(_: argparse.Namespace) -> None:
     """Build the local cluster's programs."""
     binaries.build()
+
+
+def path(arguments: argparse.Namespace) -> None:
+    """Print a program's path."""
+    known = [name for module in binaries.MODULES for name in module.commands]
+    if arguments.program not in known:
+        raise ClusterError(f"no program is called {arguments.program}: there are {', '.join(known)}")
+    with contextlib.redirect_stdout(sys.stderr):  # what the build says is not the answer
+        found = binaries.command(arguments.program)
+    print(found)
+
+
+def images(arguments: argparse.Namespace) -> None:
+    """Build images and print where they are."""
+    for name, archive in build_images(arguments.names).items():
+        print(f"{name} {archive}")
