@@ -36,18 +36,20 @@ def api_ready(layout: Layout) -> bool:
 
 def node_ready(layout: Layout, since: datetime | None = None) -> bool:
     """Whether the node says that it is Ready, lately or since a moment: what it said before a restart is void."""
+    since = since or datetime.now(UTC) - LEASE_LASTS
     try:
         api = Api(layout)
         node = api.get(f"/api/v1/nodes/{layout.node}", timeout=3.0)
-        lease = api.get(
-            f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{layout.node}", timeout=3.0
-        )
+        conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
+        if conditions.get("Ready") != "True":
+            return False
+        # A new node renews its lease only after ten seconds.
+        if datetime.fromisoformat(node["metadata"]["creationTimestamp"]) >= since:
+            return True
+        lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{layout.node}", timeout=3.0)
+        return datetime.fromisoformat(lease["spec"]["renewTime"]) >= since
     except (OSError, ApiError):
         return False
-    renewed = datetime.fromisoformat(lease["spec"]["renewTime"])
-    since = since or datetime.now(UTC) - LEASE_LASTS
-    conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", ())}
-    return renewed >= since and conditions.get("Ready") == "True"
 
 
 def dns_answers(layout: Layout) -> bool:
