@@ -1,0 +1,118 @@
+"""The revision's settings, as the operator wrote them into the pod's ConfigMap.
+
+Three environment variables say where things are: ``ROLLWAY_CONFIG_DIR`` (default ``/etc/rollway``),
+``ROLLWAY_MODEL_DIR`` (``/mnt/models``) and ``ROLLWAY_TERMINATION_LOG`` (``/dev/termination-log``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rollway_serving.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the pod's files are."""
+
+    config: Path
+    model: Path
+    termination: Path
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Places:
+        """Read the three paths, each with its default."""
+        return cls(
+            config=Path(environment.get("ROLLWAY_CONFIG_DIR", "/etc/rollway")),
+            model=Path(environment.get("ROLLWAY_MODEL_DIR", "/mnt/models")),
+            termination=Path(environment.get("ROLLWAY_TERMINATION_LOG", "/dev/termination-log")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a server needs to know about the revision it serves."""
+
+    name: str
+    namespace: str
+    revision: str
+    model_name: str
+    version: str
+    timeout_seconds: float
+    smoke_test: Literal["InputExample", "Disabled"]
+    warmup_requests: int
+    drain_seconds: float
+    http_port: int
+    grpc_port: int
+    metrics_port: int
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """Read ``settings.json``; the error names the field that is wrong."""
+        try:
+            with path.open("rb") as file:
+                raw = json.loads(file.read(_MAX_BYTES))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path}: {error}") from error
+        if not isinstance(raw, dict):
+            raise SettingsError(f"{path}: expected a JSON object")
+        return cls.parse(raw)
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> Settings:
+        """Check every field and its type."""
+        source = _text(raw, "smokeTest.source")
+        if source not in ("InputExample", "Disabled"):
+            raise SettingsError(f"smokeTest.source: expected InputExample or Disabled, got {source!r}")
+        return cls(
+            name=_text(raw, "name"),
+            namespace=_text(raw, "namespace"),
+            revision=_text(raw, "revision"),
+            model_name=_text(raw, "modelName"),
+            version=_text(raw, "version"),
+            timeout_seconds=_number(raw, "timeoutSeconds", low=0.001, high=86_400),
+            smoke_test="Disabled" if source == "Disabled" else "InputExample",
+            warmup_requests=int(_number(raw, "warmup.requests", low=0, high=1_000_000)),
+            drain_seconds=_number(raw, "drainSeconds", low=0, high=3_600),
+            http_port=_port(raw, "httpPort"),
+            grpc_port=_port(raw, "grpcPort"),
+            metrics_port=_port(raw, "metricsPort"),
+        )
+
+
+def _find(raw: Mapping[str, Any], field: str) -> Any:
+    value: Any = raw
+    for key in field.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise SettingsError(f"{field}: missing")
+        value = value[key]
+    return value
+
+
+def _text(raw: Mapping[str, Any], field: str) -> str:
+    value = _find(raw, field)
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise SettingsError(f"{field}: expected a printable text, got {value!r}")
+    return value
+
+
+def _number(raw: Mapping[str, Any], field: str, *, low: float, high: float) -> float:
+    value = _find(raw, field)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise SettingsError(f"{field}: expected a number from {low:g} to {high:g}, got {value!r}")
+    return float(value)
+
+
+def _port(raw: Mapping[str, Any], field: str) -> int:
+    value = _find(raw, field)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_535:
+        raise SettingsError(f"{field}: expected a port from 1 to 65535, got {value!r}")
+    return value

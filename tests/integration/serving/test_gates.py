@@ -1,0 +1,181 @@
+"""A model that cannot serve never says ready, and leaves a reason in one sentence."""
+
+import importlib
+import json
+import pickle
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from skops import io
+
+from .conftest import MODEL_NAME, NewPod, Pod, Trained, await_true
+
+
+@pytest.fixture
+def spoilt(array_model: Trained, tmp_path: Path) -> Path:
+    """A copy of a good model, for a test to break."""
+    return Path(shutil.copytree(array_model.folder, tmp_path / "model"))
+
+
+def put_object(folder: Path, source: str) -> None:
+    """Replace the model by whatever the source does while it is unpickled."""
+    (folder / "model.pkl").write_text(f"cbuiltins\nexec\n(V{source}\ntR.")
+
+
+def edit_mlmodel(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "MLmodel"
+    raw = yaml.safe_load(path.read_text())
+    change(raw)
+    path.write_text(yaml.safe_dump(raw))
+
+
+def ends_with_reason(pod: Pod) -> dict[str, Any]:
+    process = pod.serve()
+
+    def ended() -> bool:
+        assert not pod.is_ready()
+        return process.poll() is not None
+
+    await_true(ended, 60)
+    return pod.termination
+
+
+def test_a_missing_file_is_named(new_pod: NewPod, spoilt: Path) -> None:
+    (spoilt / "model.pkl").unlink()
+    pod = new_pod(spoilt)
+    message = ends_with_reason(pod)
+    assert message["reason"] == "ModelLoadFailed"
+    assert "model.pkl" in message["message"]
+    assert pod.processes[0].returncode == 1
+
+
+def test_a_folder_that_is_no_model_is_not_a_model(new_pod: NewPod) -> None:
+    assert ends_with_reason(new_pod())["reason"] == "NotAModel"
+
+
+def test_a_missing_package_is_named(new_pod: NewPod, spoilt: Path) -> None:
+    put_object(spoilt, "import a_package_that_is_not_there")
+    message = ends_with_reason(new_pod(spoilt))
+    assert message["reason"] == "MissingPackage"
+    assert "'a_package_that_is_not_there'" in message["message"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import sys; sys.exit(3)",
+        "import os; os._exit(0)",
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "1/0",
+    ],
+)
+def test_a_model_that_ends_the_process_while_it_loads_leaves_a_reason(
+    new_pod: NewPod, spoilt: Path, source: str
+) -> None:
+    put_object(spoilt, source)
+    assert ends_with_reason(new_pod(spoilt))["reason"] == "ModelLoadFailed"
+
+
+def test_something_else_than_a_model_in_the_pickle_is_said(new_pod: NewPod, spoilt: Path) -> None:
+    (spoilt / "model.pkl").write_bytes(pickle.dumps({"not": "a model"}))
+    message = ends_with_reason(new_pod(spoilt))
+    assert message == {"reason": "ModelLoadFailed", "message": "the model has no method 'predict_proba'"}
+
+
+def test_another_flavor_is_said_to_be_unsupported(new_pod: NewPod, spoilt: Path) -> None:
+    edit_mlmodel(spoilt, lambda raw: raw["flavors"].update(prophet=raw["flavors"].pop("sklearn")))
+    message = ends_with_reason(new_pod(spoilt))
+    assert message["reason"] == "ModelLoadFailed"
+    assert "'prophet'" in message["message"]
+
+
+@pytest.mark.parametrize("path", ["../model.pkl", "/etc/passwd", "a/b.pkl", ".pkl"])
+def test_a_path_in_mlmodel_that_is_not_a_plain_name_is_refused(
+    new_pod: NewPod, spoilt: Path, path: str
+) -> None:
+    edit_mlmodel(spoilt, lambda raw: raw["flavors"]["sklearn"].update(pickled_model=path))
+    assert ends_with_reason(new_pod(spoilt))["reason"] == "NotAModel"
+
+
+def test_nan_on_its_own_example_fails_the_smoke_test(
+    new_pod: NewPod, spoilt: Path, array_model: Trained
+) -> None:
+    estimator = pickle.loads((spoilt / "model.pkl").read_bytes())
+    estimator[-1].coef_[:] = float("nan")
+    (spoilt / "model.pkl").write_bytes(pickle.dumps(estimator))
+    message = ends_with_reason(new_pod(spoilt))
+    assert message["reason"] == "SmokeTestFailed"
+    assert "NaN" in message["message"]
+
+
+def test_an_example_that_the_signature_refuses_fails_the_smoke_test(new_pod: NewPod, spoilt: Path) -> None:
+    (spoilt / "serving_input_example.json").write_text(json.dumps({"inputs": [[1.0, 2.0]]}))
+    message = ends_with_reason(new_pod(spoilt))
+    assert message["reason"] == "SmokeTestFailed"
+    assert "expected shape [-1, 30], got [1, 2]" in message["message"]
+
+
+def test_without_the_smoke_test_the_warm_up_still_judges(new_pod: NewPod, spoilt: Path) -> None:
+    (spoilt / "serving_input_example.json").write_text("{")
+    pod = new_pod(spoilt, smokeTest={"source": "Disabled"})
+    assert ends_with_reason(pod)["reason"] == "WarmupFailed"
+
+
+def test_without_either_the_model_serves(new_pod: NewPod, spoilt: Path) -> None:
+    (spoilt / "serving_input_example.json").write_text("{")
+    new_pod(spoilt, smokeTest={"source": "Disabled"}, warmup={"requests": 0}).serve_until_ready()
+
+
+def test_a_skops_file_with_a_type_that_nobody_trusts_is_refused(
+    new_pod: NewPod, frame_model: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(frame_model.folder, tmp_path / "model"))
+    (tmp_path / "stranger.py").write_text("class Stranger:\n    def __init__(self):\n        self.a = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    stranger = importlib.import_module("stranger")
+    io.dump(stranger.Stranger(), folder / "model.skops")
+    sys.modules.pop("stranger")
+    message = ends_with_reason(new_pod(folder))
+    assert message["reason"] == "ModelLoadFailed"
+    assert "stranger.Stranger" in message["message"]
+
+
+def test_settings_that_cannot_be_used_are_said_with_the_field(new_pod: NewPod, array_model: Trained) -> None:
+    message = ends_with_reason(new_pod(array_model.folder, drainSeconds="5"))
+    assert message["reason"] == "ModelLoadFailed"
+    assert "drainSeconds" in message["message"]
+
+
+def test_while_the_model_loads_the_server_lives_and_is_not_ready(new_pod: NewPod, spoilt: Path) -> None:
+    put_object(spoilt, "import time; time.sleep(120)")
+    pod = new_pod(spoilt)
+    process = pod.serve()
+
+    def status(path: str) -> int:
+        try:
+            return httpx.get(pod.http + path, trust_env=False).status_code
+        except httpx.TransportError:
+            return 0
+
+    await_true(lambda: status("/v2/health/live") == 200, 30)
+    assert status(f"/v2/models/{MODEL_NAME}/ready") == 503
+    assert status("/v2/health/ready") == 503
+    assert status("/ping") == 503
+    answer = httpx.post(f"{pod.http}/v2/models/{MODEL_NAME}/infer", json={}, trust_env=False)
+    assert answer.status_code == 503
+    assert answer.headers["x-model-version"] == "3"
+    process.terminate()
+    assert process.wait(5) == 0
+    assert pod.termination == {}
+
+
+def test_a_ready_pod_has_an_empty_termination_message(new_pod: NewPod, array_model: Trained) -> None:
+    pod = new_pod(array_model.folder)
+    pod.serve_until_ready()
+    assert pod.termination == {}
