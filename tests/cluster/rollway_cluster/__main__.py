@@ -16,6 +16,8 @@ VERBS = {
     "kubeconfig": ("verbs:kubeconfig", "print the kubeconfig file's path"),
     "load-image": ("verbs:load_image", "load image archives and print each name with its digest"),
     "build": ("verbs:build", "build the local cluster's programs"),
+    "demo": ("demo:up", "train, serve, predict, and change the version under traffic"),
+    "demo-down": ("demo:down", "remove what the demo made"),
     "path": ("verbs:path", "print where a program of the local cluster is, built first if need be"),
     "images": ("verbs:images", "build the container images and print each one's archive"),
 }

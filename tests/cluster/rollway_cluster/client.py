@@ -38,7 +38,7 @@ class Client:
         text = self.run("get", kind, name, *_in(namespace), "--ignore-not-found", "--output=json")
         return json.loads(text) if text.strip() else None
 
-    def list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
+    def find(self, kind: str, namespace: str | None = None, selector: str = "") -> list[Object]:
         """Return the objects of a kind, oldest first."""
         text = self.run("get", kind, *_in(namespace), f"--selector={selector}", "--output=json")
         items: list[Object] = json.loads(text)["items"]
@@ -165,9 +165,9 @@ class Client:
 
 def diagnose(client: Client, namespace: str) -> str:
     """Say which pods of a namespace are unwell and why, or else what the last warnings were."""
-    pods = client.list("pods", namespace)
+    pods = client.find("pods", namespace)
     lines = [line for pod in pods for line in _unwell(client, pod)]
-    events = client.list("events", namespace)
+    events = client.find("events", namespace)
     warnings = [event for event in events if event.get("type") == "Warning"]
     for event in warnings[-_WARNINGS_SHOWN:]:
         about = event["involvedObject"]

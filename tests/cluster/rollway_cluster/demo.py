@@ -1,0 +1,336 @@
+"""``demo`` and ``demo-down``: from training a model to a version change under traffic, on the cluster that is there."""
+
+import argparse
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rollway_cluster import jobs
+from rollway_cluster.client import Client, Object
+from rollway_cluster.cluster import Cluster, select
+from rollway_cluster.errors import ClusterError
+from rollway_cluster.images import REPOSITORY
+from rollway_cluster.install import (
+    MLFLOW_NAMESPACE,
+    MODELS_BUCKET,
+    MODELS_SECRET,
+    OPERATOR,
+    SYSTEM_NAMESPACE,
+    Installation,
+    client_of,
+    install,
+    load_images,
+    model_namespace,
+    uninstall,
+)
+from rollway_cluster.judge import Expected, Tally, change, tally, wrong
+from rollway_cluster.reference import expected, newest_version
+from rollway_cluster.report import Report, table
+
+NAMESPACE = "rollway-demo"
+EXAMPLE = "examples/01-smallest.yaml"
+NAME = MODEL = SAMPLE = "breast-cancer"
+ALIAS = "champion"
+REQUESTS_A_SECOND = 20
+_STARTED_THE_CLUSTER = "rollway.dev/demo-started-the-cluster"
+_SECONDS_TO_SERVE = 300.0
+_SECONDS_OF_TRAFFIC_BEFORE = 3
+_SECONDS_OF_TRAFFIC_AFTER = 5
+
+
+def up(_: argparse.Namespace) -> None:
+    """Run the demo; what goes wrong ends with what to look at."""
+    report = Report.for_terminal(os.environ)
+    cluster = select()
+    try:
+        _run(cluster, report)
+    except ClusterError as error:
+        report.finish()
+        raise ClusterError(f"{error}\n\n{_where_to_look(cluster)}") from error
+    report.finish()
+    client = client_of(cluster)
+    report.show(
+        [
+            "It still runs. Look at it, run `make demo` again for the next two versions, or `make demo-down`:",
+            f"export KUBECONFIG={client.kubeconfig}",
+            f"kubectl --context={client.context} get mdep --namespace={NAMESPACE} --output=wide",
+        ]
+    )
+
+
+def down(_: argparse.Namespace) -> None:
+    """Remove what the demo made, with the cluster if the demo started it."""
+    report = Report.for_terminal(os.environ)
+    cluster = select()
+    client = client_of(cluster)
+    if not _answers(client):
+        report.say(
+            f"{cluster.context} does not answer: nothing is left in it (`make cluster-down` removes its rests)"
+        )
+        return
+    namespace = client.get("namespace", NAMESPACE) or {}
+    if namespace.get("metadata", {}).get("annotations", {}).get(_STARTED_THE_CLUSTER):
+        with report.step(f"the cluster {cluster.context}, which the demo started"):
+            cluster.down()
+        return
+    with report.step(f"what the demo made in {cluster.context}"):
+        uninstall(client, NAMESPACE, say=report.say)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What every step after the installation works with."""
+
+    client: Client
+    installation: Installation
+    report: Report
+
+    def run(self, name: str, pod: Object) -> list[jobs.Line]:
+        """Run a pod as a Job to its end."""
+        return jobs.run(self.client, NAMESPACE, name, pod, say=self.report.say)
+
+    def pod(self, module: str, *arguments: str) -> Object:
+        """The pod of one of the training image's programs, with what opens MLflow and the store."""
+        environment = {
+            "MLFLOW_TRACKING_URI": self.installation.tracking_uri,
+            "MLFLOW_S3_ENDPOINT_URL": self.installation.s3_endpoint,
+            "AWS_DEFAULT_REGION": self.installation.region,
+            "AWS_ACCESS_KEY_ID": jobs.from_secret(MODELS_SECRET, "accessKeyId"),
+            "AWS_SECRET_ACCESS_KEY": jobs.from_secret(MODELS_SECRET, "secretAccessKey"),
+        }
+        command = ("python", "-m", module, *arguments)
+        return jobs.pod(self.installation.images["training"], command, environment)
+
+    def client_pod(self, verb: str, served: Object, *arguments: str) -> Object:
+        """The pod of a client that asks the model that is served."""
+        status = served["status"]
+        address = ("--http", status["address"]["url"], "--grpc", status["grpcUrl"])
+        named = ("--model", NAME, "--sample", SAMPLE)
+        return self.pod("rollway_training.client", verb, *address, *named, *arguments)
+
+
+def _run(cluster: Cluster, report: Report) -> None:
+    stage = _prepare(cluster, report)
+    newest = newest_version(stage.client, stage.installation, MODEL)
+    first, second = str(newest + 1), str(newest + 2)
+
+    _train(stage, first)
+    _promote(stage, first)
+    served = _deploy(stage, first)
+    _predict(stage, served, first)
+
+    _train(stage, second)
+    with report.step("load both versions in this process") as step:
+        right = expected(stage.client, stage.installation, MODEL, (first, second), SAMPLE)
+        others = sum(a != b for a, b in zip(right[first], right[second], strict=True))
+        step.result = f"they answer {others} of {len(right[first])} rows otherwise"
+    _change_under_traffic(stage, served, first, second, right)
+    report.show(stage.client.run("get", "mdep", f"--namespace={NAMESPACE}", "--output=wide").splitlines())
+
+
+def _prepare(cluster: Cluster, report: Report) -> _Stage:
+    with report.step(f"cluster {cluster.context}") as step:
+        there = _answers(client_of(cluster))
+        cluster.up()
+        step.result = "runs already" if there else "started"
+    client = client_of(cluster)
+    with report.step("images") as step:
+        images = load_images(cluster, say=report.say)
+        step.result = f"{', '.join(images)}: in the cluster, named by digest"
+    with report.step("install MLflow, S3 and Rollway by their charts") as step:
+        installation = install(client, images, say=report.say)
+        model_namespace(client, NAMESPACE, installation)
+        if not there:
+            client.run("annotate", "namespace", NAMESPACE, f"{_STARTED_THE_CLUSTER}=true", "--overwrite")
+        step.result = f"namespaces {MLFLOW_NAMESPACE}, {SYSTEM_NAMESPACE}, {NAMESPACE}; ModelRegistry default"
+    return _Stage(client, installation, report)
+
+
+def _train(stage: _Stage, version: str) -> None:
+    with stage.report.step(f"train and register version {version} as a pod") as step:
+        pod = stage.pod(
+            *("rollway_training", "train", "--sample", SAMPLE, "--predict-fn", "predict_proba"),
+            *("--regularization", f"{regularization(int(version)):.6g}"),
+            *("--experiment", MODEL, "--artifact-location", f"s3://{MODELS_BUCKET}/{MODEL}"),
+            *("--register", MODEL),
+        )
+        lines = stage.run(f"train-{version}", pod)
+        registered = next(line for line in lines if line.get("event") == "registered")
+        if registered["version"] != version:
+            raise ClusterError(
+                f"version {registered['version']} of {MODEL} was registered where {version} was expected: "
+                "does somebody else register versions now?"
+            )
+        step.result = f"{MODEL} version {version}, run {registered['run_id'][:8]}, artifacts under s3://{MODELS_BUCKET}/"
+
+
+def _promote(stage: _Stage, version: str) -> None:
+    with stage.report.step(f"promote version {version} to {ALIAS}") as step:
+        promote = ("promote", "--model", MODEL, "--version", version, "--alias", ALIAS)
+        try:
+            lines = stage.run(f"promote-{version}", stage.pod("rollway_training", *promote))
+        except jobs.JobFailedError as error:
+            for line in error.lines:
+                if line.get("event") == "refused":
+                    raise ClusterError(f"version {version} was not promoted: {line['reason']}") from error
+            raise
+        step.result = next(line["reason"] for line in lines if line.get("event") == "promoted")
+
+
+def _deploy(stage: _Stage, version: str) -> Object:
+    with stage.report.step(f"apply {EXAMPLE} and wait for Ready") as step:
+        stage.client.run(
+            *("apply", "--server-side", f"--namespace={NAMESPACE}", f"--filename={REPOSITORY / EXAMPLE}")
+        )
+        served = _await_served(stage, version)
+        step.result = _stable(served)
+    return served
+
+
+def _predict(stage: _Stage, served: Object, version: str) -> None:
+    with stage.report.step("predict over REST V2, gRPC V2 and /invocations from a pod") as step:
+        lines = stage.run("predict", stage.client_pod("predict", served))
+        right = expected(stage.client, stage.installation, MODEL, (version,), SAMPLE)
+        step.result = judged(lines, right)
+
+
+def _change_under_traffic(stage: _Stage, served: Object, first: str, second: str, right: Expected) -> None:
+    report = stage.report
+    pod = stage.client_pod("load", served, "--rate", str(REQUESTS_A_SECOND))
+    with report.step(
+        f"constant traffic, {REQUESTS_A_SECOND} requests a second, kept-alive and fresh"
+    ) as step:
+        traffic = jobs.Traffic(stage.client, NAMESPACE, "traffic", pod)
+        traffic.start()
+        step.result = "REST and gRPC, each answer with the version that gave it"
+    try:
+        _await_answers(traffic, first, _SECONDS_OF_TRAFFIC_BEFORE)
+        _promote(stage, second)
+        with report.step(f"version {second} takes over") as step:
+            moved = _await_served(stage, second, traffic)
+            _await_answers(traffic, second, _SECONDS_OF_TRAFFIC_AFTER)
+            step.result = _stable(moved)
+        with report.step("judge every answer by the models in this process") as step:
+            found = tally(traffic.stop(), right)
+            report.show(counts(found, (first, second)))
+            step.result = summary(found)
+    finally:
+        traffic.remove()
+    if found.failures:
+        raise ClusterError("\n".join([f"{len(found.failures)} requests failed", *found.failures[:10]]))
+
+
+def _await_served(stage: _Stage, version: str, traffic: jobs.Traffic | None = None) -> Object:
+    def told(found: Object) -> str:
+        message = str(found.get("status", {}).get("message", ""))
+        # Every two seconds is often enough to watch the traffic.
+        sent = len(traffic.lines) // (2 * REQUESTS_A_SECOND) * 2 * REQUESTS_A_SECOND if traffic else 0
+        return f"{message} ({sent} requests sent)" if traffic else message
+
+    served = stage.client.wait(
+        *("mdep", NAME, NAMESPACE),
+        lambda found: serves(found, version),
+        seconds=_SECONDS_TO_SERVE,
+        say=stage.report.say,
+        told=told,
+    )
+    assert served is not None
+    return served
+
+
+def _await_answers(traffic: jobs.Traffic, version: str, seconds: int) -> None:
+    """Wait until so many seconds of traffic were all answered by one version."""
+    wanted = seconds * REQUESTS_A_SECOND
+    deadline = time.monotonic() + seconds + 60
+    while True:
+        last = traffic.lines[-wanted:]
+        if len(last) == wanted and all(line["version"] == version for line in last):
+            return
+        if time.monotonic() > deadline:
+            others = sorted({str(line["version"] or line["error"]) for line in last} - {version})
+            raise ClusterError(
+                f"the traffic is not answered by version {version} alone, but also by: {', '.join(others)}"
+            )
+        time.sleep(0.2)
+
+
+def regularization(version: int) -> float:
+    """Each version is regularised less than the one before, so that each is a little better and answers otherwise."""
+    return 0.4 + 9.6 / version
+
+
+def serves(found: Object | None, version: str) -> bool:
+    """Whether a ModelDeployment is Ready with a version and nothing is under way; an error if it cannot become so."""
+    status = (found or {}).get("status", {})
+    conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
+    holds = {name for name, condition in conditions.items() if condition["status"] == "True"}
+    if "Stalled" in holds and status.get("model", {}).get("targetVersion") == version:
+        stalled = conditions["Stalled"]
+        raise ClusterError(f"version {version} is stalled: {stalled['reason']}: {stalled['message']}")
+    return (
+        found is not None
+        and status.get("observedGeneration") == found["metadata"]["generation"]
+        and status.get("stable", {}).get("version") == version
+        and "Ready" in holds
+        and "Reconciling" not in holds
+    )
+
+
+def judged(answers: list[jobs.Line], right: Expected) -> str:
+    """Say that every protocol's answer equals the model's, or raise what is wrong."""
+    for answer in answers:
+        if why := wrong(answer, right):
+            raise ClusterError(f"{answer['protocol']}: {why}")
+    protocols = [str(answer["protocol"]) for answer in answers]
+    if sorted(protocols) != ["grpc-v2", "invocations", "rest-v2"]:
+        raise ClusterError(f"answers came over {', '.join(protocols) or 'no protocol'}")
+    numbers = sum(len(answer["outputs"]) for answer in answers)
+    return f"{', '.join(protocols)}: {numbers} numbers, all equal to the model's in this process"
+
+
+def counts(found: Tally, versions: tuple[str, ...]) -> list[str]:
+    """Lines of a table of answers a second, around the change."""
+    columns = {f"version {version}": version for version in versions} | {"failed": "failed"}
+    rows = [
+        (str(second), *(str(found.seconds[second][key]) for key in columns.values()))
+        for second in change(found.seconds)
+    ]
+    return table(("second", *columns), rows, right=range(len(columns) + 1))
+
+
+def summary(found: Tally) -> str:
+    """The traffic in one line."""
+    shares = ", ".join(f"{number} by version {version}" for version, number in sorted(_right(found).items()))
+    return f"{found.sent} requests, {len(found.failures)} failed, slowest {found.slowest:.2f} s; {shares}"
+
+
+def _right(found: Tally) -> Mapping[str, int]:
+    return {version: number for version, number in found.by_version.items() if version != "failed"}
+
+
+def _stable(served: Object) -> str:
+    stable = served["status"]["stable"]
+    return (
+        f"version {stable['version']} serves: revision {stable['revision']}, {stable.get('digest', '')[:19]}…"
+    )
+
+
+def _answers(client: Client) -> bool:
+    if not (client.kubeconfig.exists() and client.kubectl.exists()):
+        return False
+    try:
+        return client.run("get", "--raw=/readyz", seconds=10) == "ok"
+    except ClusterError:
+        return False
+
+
+def _where_to_look(cluster: Cluster) -> str:
+    client = client_of(cluster)
+    commands = [
+        client.command("get", "mdep", f"--namespace={NAMESPACE}", "--output=wide"),
+        client.command("describe", "mdep", NAME, f"--namespace={NAMESPACE}"),
+        client.command("logs", f"deployment/{OPERATOR}", f"--namespace={SYSTEM_NAMESPACE}", "--tail=50"),
+        client.command("get", "pods", "--all-namespaces"),
+    ]
+    return "\n".join(["what to look at:", *(f"  {command}" for command in commands)])

@@ -1,0 +1,199 @@
+"""Turns an empty cluster into one with MLflow, an S3 store and Rollway; what is there already is left or upgraded."""
+
+import json
+import os
+import secrets
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rollway_cluster.client import Client, Object
+from rollway_cluster.cluster import Cluster
+from rollway_cluster.errors import ClusterError
+from rollway_cluster.images import REPOSITORY, build_images
+
+IMAGES = ("operator", "mlserver", "mlflow", "training", "seaweedfs")
+MLFLOW_NAMESPACE = "mlflow"
+SYSTEM_NAMESPACE = "rollway-system"
+MODELS_BUCKET = "models"
+STORE_SECRET = "s3-credentials"
+MODELS_SECRET = "models-s3"
+OPERATOR = "rollway-operator"
+_MADE_BY = {"app.kubernetes.io/managed-by": "rollway-cluster"}
+_DEFINITIONS = ("modeldeployments.rollway.dev", "modelregistries.rollway.dev")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A key of the S3 store."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where everything is, as pods reach it, and what opens it."""
+
+    images: Mapping[str, str]
+    credentials: Credentials
+    tracking_uri: str = f"http://mlflow.{MLFLOW_NAMESPACE}.svc:5000"
+    s3_endpoint: str = f"http://s3.{MLFLOW_NAMESPACE}.svc:8333"
+    region: str = "us-east-1"
+
+
+def client_of(cluster: Cluster) -> Client:
+    """The command lines of a cluster that is up."""
+    return Client(cluster.kubectl(), cluster.helm(), cluster.kubeconfig_path, cluster.context)
+
+
+def load_images(cluster: Cluster, names: Sequence[str] = IMAGES, say: Say = print) -> dict[str, str]:
+    """Build what changed, load what the cluster lacks, and return each image's reference by its short name.
+
+    Where ``ROLLWAY_IMAGES`` names a JSON file of references, it is believed: the cluster pulls them by itself.
+    """
+    if given := os.environ.get("ROLLWAY_IMAGES"):
+        references: dict[str, str] = json.loads(Path(given).read_text())
+        return references
+    archives = build_images(names, say=say)
+    # Every start from nothing gives this namespace another uid: what was loaded before is not there any more.
+    identity = _identity(client_of(cluster))
+    record = cluster.state / "images.json"
+    known = json.loads(record.read_text()) if record.exists() else {}
+    loaded: dict[str, str] = known.get("loaded", {}) if known.get("cluster") == identity else {}
+    for name, archive in archives.items():
+        if archive.name not in loaded:
+            say(f"{name}: loading")
+            (loaded[archive.name],) = cluster.load_images([archive]).values()
+            record.write_text(json.dumps({"cluster": identity, "loaded": loaded}, indent=2))
+    return {name: loaded[archive.name] for name, archive in archives.items()}
+
+
+def install(
+    client: Client,
+    images: Mapping[str, str],
+    *,
+    poll_interval: str = "2s",
+    resync_seconds: int = 5,
+    values: Mapping[str, Any] | None = None,
+    say: Say = print,
+) -> Installation:
+    """Install both charts and the ModelRegistry ``default``; ``values`` are more values of charts/rollway."""
+    for namespace in (MLFLOW_NAMESPACE, SYSTEM_NAMESPACE):
+        make_namespace(client, namespace)
+    installation = Installation(images, _credentials(client))
+    say("charts/mlflow")
+    client.install("mlflow", REPOSITORY / "charts/mlflow", MLFLOW_NAMESPACE, _mlflow_values(images))
+    say("charts/rollway")
+    client.install(
+        "rollway",
+        REPOSITORY / "charts/rollway",
+        SYSTEM_NAMESPACE,
+        _rollway_values(images, resync_seconds) | dict(values or {}),
+    )
+    client.apply(registry(poll_interval))
+    return installation
+
+
+def make_namespace(client: Client, name: str) -> None:
+    """Make a namespace in which only restricted pods run; one that somebody else made is refused."""
+    found = client.get("namespace", name)
+    labels = (found or {}).get("metadata", {}).get("labels", {})
+    if found and not _MADE_BY.items() <= labels.items():
+        raise ClusterError(
+            f"namespace {name} of {client.context} was not made here, and what is in it is not touched\n"
+            f"look at: {client.command('get', 'all', f'--namespace={name}')}"
+        )
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    metadata = {"name": name, "labels": _MADE_BY | restricted}
+    client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+def model_namespace(client: Client, name: str, installation: Installation) -> None:
+    """Make a namespace for models, with the Secret by which ``fetch`` reads ``s3://models/``."""
+    make_namespace(client, name)
+    client.apply(_secret(MODELS_SECRET, name, installation.credentials))
+
+
+def registry(poll_interval: str) -> Object:
+    """The example's ModelRegistry, asked at another interval."""
+    found: Object = yaml.safe_load((REPOSITORY / "examples/registry.yaml").read_text())
+    found["spec"]["mlflow"]["pollInterval"] = poll_interval
+    return found
+
+
+def uninstall(client: Client, *namespaces: str, say: Say = print) -> None:
+    """Remove the namespaces of models, both charts, the definitions and the namespaces that ``install`` made."""
+    if any(client.get("crd", definition) for definition in _DEFINITIONS[:1]):
+        for namespace in namespaces:
+            say(f"ModelDeployments of {namespace}")
+            client.run("delete", "modeldeployments", "--all", f"--namespace={namespace}", "--timeout=60s")
+    for release, namespace in (("rollway", SYSTEM_NAMESPACE), ("mlflow", MLFLOW_NAMESPACE)):
+        if _is_ours(client, namespace):
+            say(f"charts/{release}")
+            client.uninstall(release, namespace)
+    if _is_ours(client, SYSTEM_NAMESPACE):
+        for definition in _DEFINITIONS:
+            client.delete("crd", definition)
+    for namespace in (*namespaces, SYSTEM_NAMESPACE, MLFLOW_NAMESPACE):
+        if _is_ours(client, namespace):
+            say(f"namespace {namespace}")
+            client.delete("namespace", namespace)
+
+
+def _is_ours(client: Client, namespace: str) -> bool:
+    found = client.get("namespace", namespace)
+    return found is not None and _MADE_BY.items() <= found["metadata"].get("labels", {}).items()
+
+
+def _identity(client: Client) -> str:
+    found = client.get("namespace", "kube-system")
+    if found is None:
+        raise ClusterError(f"{client.context} has no namespace kube-system")
+    return str(found["metadata"]["uid"])
+
+
+def _credentials(client: Client) -> Credentials:
+    """The S3 store's credentials, made once for a cluster and then read back from it."""
+    found = client.get("secret", STORE_SECRET, MLFLOW_NAMESPACE)
+    if found:
+        access_key, secret_key = (
+            b64decode(found["data"][key]).decode() for key in ("accessKeyId", "secretAccessKey")
+        )
+        return Credentials(access_key, secret_key)
+    made = Credentials(f"rollway-{secrets.token_hex(4)}", secrets.token_urlsafe(32))
+    client.apply(_secret(STORE_SECRET, MLFLOW_NAMESPACE, made))
+    return made
+
+
+def _secret(name: str, namespace: str, credentials: Credentials) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace},
+        "stringData": {
+            "accessKeyId": credentials.access_key,
+            "secretAccessKey": credentials.secret_key,
+        },
+    }
+
+
+def _mlflow_values(images: Mapping[str, str]) -> Object:
+    return {
+        "image": images["mlflow"],
+        "s3": {"enabled": True, "image": images["seaweedfs"], "credentialsSecretName": STORE_SECRET},
+    }
+
+
+def _rollway_values(images: Mapping[str, str], resync_seconds: int) -> Object:
+    return {
+        "image": images["operator"],
+        "runtimes": {"mlserver": {"image": images["mlserver"]}},
+        "resyncSeconds": resync_seconds,
+    }
