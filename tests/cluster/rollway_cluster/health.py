@@ -46,7 +46,9 @@ def node_ready(layout: Layout, since: datetime | None = None) -> bool:
         # A new node renews its lease only after ten seconds.
         if datetime.fromisoformat(node["metadata"]["creationTimestamp"]) >= since:
             return True
-        lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{layout.node}", timeout=3.0)
+        lease = api.get(
+            f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{layout.node}", timeout=3.0
+        )
         return datetime.fromisoformat(lease["spec"]["renewTime"]) >= since
     except (OSError, ApiError):
         return False
@@ -69,9 +71,7 @@ def dns_answers(layout: Layout) -> bool:
 
 def policies_enforced(layout: Layout) -> bool:
     """Whether packets between pods pass the NetworkPolicies' rules."""
-    return (
-        processes.in_network(layout, "iptables", "-w", "-C", "FORWARD", "-j", policy.PARENT).returncode == 0
-    )
+    return policy.comes_first(processes.in_network(layout, "iptables", "-w", "-S", "FORWARD").stdout)
 
 
 def all_running(layout: Layout) -> bool:

@@ -46,6 +46,12 @@ def restore_input(wanted: Chains, present: Sequence[str]) -> str:
     return "\n".join([*lines, "COMMIT", ""])
 
 
+def comes_first(forward: str) -> bool:
+    """Whether packets pass the policies before any other rule of the FORWARD chain, listed by ``-S``, accepts them."""
+    rules = [line for line in forward.splitlines() if line.startswith("-A")]
+    return rules[:1] == [f"-A FORWARD -j {PARENT}"]
+
+
 def matches(selector: Object | None, labels: Mapping[str, str]) -> bool:
     """Whether a label selector selects; an empty one selects everything."""
     selector = selector or {}

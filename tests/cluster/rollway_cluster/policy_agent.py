@@ -16,6 +16,8 @@ from rollway_cluster.layout import Layout
 
 PATHS = ("/api/v1/pods", "/api/v1/namespaces", "/apis/networking.k8s.io/v1/networkpolicies")
 SECONDS_TO_GATHER_CHANGES = 0.05
+# How long kube-proxy, which accepts Service traffic from outside, may stand before us after it started.
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def main() -> None:
@@ -32,7 +34,8 @@ def main() -> None:
         if wanted != in_force:
             _put_in_force(wanted)
             in_force = wanted
-        changed.wait()
+        _come_first()
+        changed.wait(SECONDS_BETWEEN_LOOKS)
         time.sleep(SECONDS_TO_GATHER_CHANGES)
         changed.clear()
 
@@ -46,9 +49,16 @@ def _put_in_force(wanted: policy.Chains) -> None:
         text=True,
         check=True,
     )
-    if f"-A FORWARD -j {policy.PARENT}" not in rules:
-        _iptables("-I", "FORWARD", "-j", policy.PARENT)
     print(f"{len(wanted) - 1} chains, {sum(map(len, wanted.values()))} rules", flush=True)
+
+
+def _come_first() -> None:
+    forward = _iptables("-S", "FORWARD").stdout
+    if policy.comes_first(forward):
+        return
+    if f"-j {policy.PARENT}" in forward:
+        _iptables("-D", "FORWARD", "-j", policy.PARENT)
+    _iptables("-I", "FORWARD", "-j", policy.PARENT)
 
 
 def _iptables(*arguments: str) -> subprocess.CompletedProcess[str]:
