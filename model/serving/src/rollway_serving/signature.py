@@ -317,8 +317,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
         raise InputError(field, f"a shape of 1 to {_MAX_RANK} dimensions", str(len(tensor.shape)))
     if min(tensor.shape) < 0:
         raise InputError(field, "a shape without negative sizes", _brackets(tensor.shape))
-    data = tensor.data if isinstance(tensor.data, list) else list(tensor.data)
-    nested, flat = flatten(data, field)
+    nested, flat = flatten(tensor.data, field)
     if len(nested) > 1 and nested != tuple(tensor.shape):
         raise InputError(field, f"data nested as its shape {_brackets(tensor.shape)}", _brackets(nested))
     if math.prod(tensor.shape) != len(flat):
