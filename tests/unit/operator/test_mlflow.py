@@ -152,15 +152,6 @@ async def test_a_compressed_answer_is_not_unpacked() -> None:
 
 
 @without_waiting
-async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
-    fake = FakeMLflow()
-    fake.register("fraud", "1", "s3://models/1", "champion")
-    assert await asked(fake).aliases("fraud") == {"champion": "1"}
-
-
-@without_waiting
 async def test_a_server_under_a_path_is_asked_under_that_path() -> None:
     fake = FakeMLflow()
     fake.register("fraud", "1", "s3://models/1")

@@ -300,6 +300,16 @@ async def test_a_registry_that_is_down_is_asked_ever_less_often() -> None:
 
 
 @without_waiting
+async def test_failures_at_the_same_time_are_one_failure_to_back_off_from() -> None:
+    world = World()
+    world.mlflow.refuse_connections()
+    many = await asyncio.gather(
+        *(world.resolve(deployment(name=f"m{n}", alias="champion")) for n in range(8))
+    )
+    assert max(resolution.poll_in for resolution in many) == timedelta(seconds=1)
+
+
+@without_waiting
 async def test_an_answer_that_is_young_enough_outlives_the_registry() -> None:
     world = World()
     await world.resolve()

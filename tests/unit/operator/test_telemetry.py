@@ -63,7 +63,7 @@ def test_a_long_text_is_cut(written: io.StringIO) -> None:
 
 def test_an_exception_keeps_its_end_which_says_what_happened(written: io.StringIO) -> None:
     try:
-        _ = {}["x" * 10_000 + "the end"]
+        _ = {"": ""}["x" * 10_000 + "the end"]
     except KeyError:
         LOGGER.exception("failed")
     assert line(written)["exception"].rstrip("'").endswith("the end")
