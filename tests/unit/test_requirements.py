@@ -9,8 +9,11 @@ from packaging.utils import canonicalize_name
 
 FOLDER = Path(__file__).parents[2] / "requirements"
 PURPOSES = sorted(path.stem for path in FOLDER.glob("*.in"))
-# botocore and kubernetes ask for different versions; dev.overrides says why that is harmless.
-MAY_DIFFER = {"python-dateutil"}
+MAY_DIFFER = {
+    "python-dateutil",  # botocore and kubernetes ask for different ones; dev.overrides says why that is harmless
+    "fastapi",  # mlserver holds it back, and the development environment with it; the MLflow image is free of that
+    "starlette",  # fastapi's
+}
 
 
 def asked(purpose: str) -> list[Requirement]:
@@ -19,7 +22,7 @@ def asked(purpose: str) -> list[Requirement]:
         line = written.split("#")[0].strip()
         if line.startswith("-r "):
             found += asked(Path(line.removeprefix("-r ")).stem)
-        elif line:
+        elif line and not line.startswith("-c "):
             found.append(Requirement(line))
     return found
 

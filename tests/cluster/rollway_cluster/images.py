@@ -158,7 +158,7 @@ class Buildah:
     def build(self, image: Image, archive: Path, run: Callable[[Sequence[str]], None]) -> None:
         """Build one image and push it into an archive."""
         with tempfile.TemporaryDirectory() as settings:
-            mounts = [part for mount in _mounts(Path(settings), self._folder) for part in ("--volume", mount)]
+            mounts = [part for mount in _mounts(Path(settings)) for part in ("--volume", mount)]
             how = ("--layers", "--isolation", "chroot", "--pull-never", *self._epoch, *mounts)
             what = ("--file", str(image.dockerfile), "--tag", image.reference, str(image.root))
             run(self._line("bud", *how, *what))
@@ -285,8 +285,8 @@ def _copied(dockerfile: str) -> Iterator[str]:
             yield from (source.strip("/") for source in sources)
 
 
-def _mounts(settings: Path, folder: Path) -> Iterator[str]:
-    """What a build sees of this machine and keeps in no layer: how to reach the package index, a cache of wheels."""
+def _mounts(settings: Path) -> Iterator[str]:
+    """What a build sees of this machine and keeps in no layer: how to reach the package index."""
     pip = _pip_settings()
     bundle = Path(pip.get("cert") or os.environ.get("SSL_CERT_FILE") or CA_BUNDLE)
     if bundle.is_file():
@@ -295,10 +295,6 @@ def _mounts(settings: Path, folder: Path) -> Iterator[str]:
     for number, wheels in enumerate(filter(Path.is_dir, map(Path, pip.pop("find-links", "").split()))):
         yield f"{wheels}:/mnt/wheels{number}:ro"
         pip["find-links"] = f"{pip.get('find-links', '')} /mnt/wheels{number}".strip()
-    wheel_cache = folder / "pip"
-    wheel_cache.mkdir(exist_ok=True)
-    yield f"{wheel_cache}:/var/cache/pip"
-    pip["cache-dir"] = "/var/cache/pip"
     written = configparser.RawConfigParser()
     written["global"] = pip
     with (settings / "pip.conf").open("w") as file:
