@@ -139,7 +139,7 @@ class LocalCluster:
         network.connect(self.layout, processes.start(self.layout))
 
         def reached(what: str, check: Callable[[Layout], bool]) -> None:
-            self._await(what, lambda: check(self.layout), started + 120.0)
+            self._await(what, lambda: check(self.layout), started + 180.0)
             self._say(f"{time.monotonic() - started:6.1f} s  {what}")
 
         reached("containerd answers", health.containerd_answers)

@@ -6,6 +6,7 @@ from pathlib import Path
 from rollway_cluster.layout import Layout
 from rollway_cluster.node import DEVICE
 
+SYSCTLS = Path("/proc/sys")
 FORWARDING = "net.ipv4.ip_forward"
 # The kubelet sets these for the whole machine.
 KUBELET_SYSCTLS = (
@@ -66,7 +67,7 @@ def _chains(layout: Layout) -> tuple[tuple[str, str, tuple[tuple[str, ...], ...]
 
 
 def _sysctl(name: str) -> Path:
-    return Path("/proc/sys") / name.replace(".", "/")
+    return SYSCTLS / name.replace(".", "/")
 
 
 def _save_sysctls() -> None:

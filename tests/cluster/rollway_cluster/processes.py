@@ -34,23 +34,16 @@ def start(layout: Layout) -> int:
     layout.data.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     with (layout.log / "node.log").open("ab") as log:
-        subprocess.Popen(
-            # The kernel ends the whole namespace with its init; --kill-child ends init with unshare.
-            [
-                "unshare",
-                "--fork",
-                "--kill-child",
-                "--pid",
-                "--mount",
-                "--mount-proc",
-                "--net",
-                *_node_argv(layout),
-            ],
+        # setsid lets it go, so that it outlives this process. The kernel ends the whole namespace with its init, and
+        # --kill-child ends init with unshare.
+        namespaces = ["unshare", "--fork", "--kill-child", "--pid", "--mount", "--mount-proc", "--net"]
+        subprocess.run(
+            ["setsid", "--fork", *namespaces, *_node_argv(layout)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
-            start_new_session=True,
+            check=True,
         )
     deadline = time.monotonic() + 10.0
     while time.monotonic() < deadline:
