@@ -77,8 +77,12 @@ def _state(layout: Layout) -> Iterator[str]:
     if layout.state.is_relative_to("/run") or layout.state.is_relative_to("/var/log"):
         yield f"{layout.state} is hidden from the node: set ROLLWAY_CLUSTER_STATE to another folder"
     existing = next(path for path in (layout.state, *layout.state.parents) if path.exists())
-    kind = subprocess.run(
-        ["stat", "--file-system", "--format=%T", str(existing)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    if kind == "overlayfs":
+    if _filesystem(existing) == "overlay":
         yield f"{existing} is on overlayfs, where images cannot be unpacked: set ROLLWAY_CLUSTER_STATE to another disk"
+
+
+def _filesystem(path: Path) -> str:
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    around = [(len(point), kind) for point, kind in mounts if path.is_relative_to(point)]
+    # Of several mounts on one point the last is seen.
+    return max(enumerate(around), key=lambda numbered: (numbered[1][0], numbered[0]))[1][1]
