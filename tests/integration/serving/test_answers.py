@@ -4,7 +4,10 @@ import gzip
 import json
 import math
 import re
+import shutil
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -376,3 +379,31 @@ def test_administration_over_grpc_is_unimplemented(stub: Any, arrays: Pod) -> No
         list(stub.ModelStreamInfer(iter([infer_request([GOOD])]), timeout=5))
     assert failure.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert arrays.is_ready()
+
+
+def test_a_model_that_fails_on_a_good_request_is_500_without_a_traceback(
+    new_pod: NewPod, array_model: Trained, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(array_model.folder, tmp_path / "model"))
+    source = "__import__('types').SimpleNamespace(predict_proba=lambda rows: 1 / 0)"
+    (folder / "model.pkl").write_text(f"cbuiltins\neval\n(V{source}\ntR.")
+    pod = new_pod(folder, warmup={"requests": 0}, smokeTest={"source": "Disabled"})
+    pod.serve_until_ready()
+    with httpx.Client(base_url=pod.http, trust_env=False) as client:
+        for _ in range(2):
+            answer = client.post(INFER, json=matrix([GOOD]))
+            assert answer.status_code == 500
+            assert answer.json() == {"error": "the model failed on this request"}
+            assert identity_of(answer) == IDENTITY
+    with grpc.insecure_channel(pod.grpc) as channel, pytest.raises(grpc.RpcError) as failure:
+        GRPCInferenceServiceStub(channel).ModelInfer(infer_request([GOOD]), timeout=5)
+    assert failure.value.code() is grpc.StatusCode.INTERNAL
+    assert "division" not in (failure.value.details() or "")
+
+
+def test_an_answer_to_broken_http_names_the_version_too(arrays: Pod) -> None:
+    with socket.create_connection(("127.0.0.1", arrays.settings["httpPort"]), timeout=5) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert f"x-model-revision: {REVISION}".encode() in answer

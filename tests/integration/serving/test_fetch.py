@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from rollway_serving.fetch.manifest import FetchedFile, digest
 from rollway_testing.processes import MLflowServer, SeaweedFS
 
-from .conftest import NewPod, Pod, Trained, await_true
+from .conftest import SOURCES, NewPod, Pod, Trained, await_true
 
 
 def put_folder(s3: SeaweedFS, folder: Path, prefix: str) -> None:
@@ -205,3 +207,17 @@ def test_an_outage_of_a_minute_is_fetch_failed(
     assert time.monotonic() - began > 55
     assert pod.termination["reason"] == "FetchFailed"
     assert contents(pod.model) == {}
+
+
+def test_the_program_with_the_credentials_cannot_load_a_model() -> None:
+    script = "import sys, rollway_serving.fetch.__main__; print(*sorted(sys.modules))"
+    imported = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(SOURCES)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "rollway_serving.mlmodel" in imported
+    loaders = {"sklearn", "skops", "cloudpickle", "mlserver", "mlflow", "rollway_serving.loaders"}
+    assert not loaders & set(imported)

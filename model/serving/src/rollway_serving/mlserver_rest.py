@@ -1,8 +1,8 @@
 """MLServer's REST side, with a guard in front and a shutdown that loses nothing.
 
-The guard sees every request before MLServer does. It names the version in every answer, refuses what must
-not reach MLServer (other models' names, which would each become a metric series; compressed bodies, which
-MLServer would unpack without limit), and asks clients to reconnect while the server drains.
+The guard sees every request before MLServer does. It refuses what must not reach MLServer (other models' names,
+which would each become a metric series; compressed bodies, which MLServer would unpack without limit), and asks
+clients to reconnect while the server drains.
 """
 
 from __future__ import annotations
@@ -65,37 +65,32 @@ class Guard:
         self._app = app
         self._settings = settings
         self._life = life
-        self._headers = [
-            (b"x-model-version", settings.version.encode()),
-            (b"x-model-revision", settings.revision.encode()),
-        ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse the request or pass it on; either way the answer says who gave it."""
+        """Refuse the request or pass it on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = False
 
-        async def send_named(message: Message) -> None:
+        async def send_on(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), *self._headers]
                 if self._life.is_draining:
-                    message["headers"].append((b"connection", b"close"))
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         refusal = self._refusal(scope)
         if refusal is not None:
-            await _answer(send_named, *refusal)
+            await _answer(send_on, *refusal)
             return
         try:
-            await self._app(scope, receive, send_named)
+            await self._app(scope, receive, send_on)
         except Exception:  # noqa: BLE001 - the client gets no traceback, the log does
             _log.exception("a request failed in a way that nobody foresaw")
             if not started:
-                await _answer(send_named, HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
+                await _answer(send_on, HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
     def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         path: str = scope["path"]
@@ -140,6 +135,11 @@ class RestServer(RESTServer):  # type: ignore[misc]
             access_log=False,
             log_config=None,
             server_header=False,
+            # Here, not in the guard, so that uvicorn's own answers to broken HTTP have them too.
+            headers=[
+                ("x-model-version", self._rollway.version),
+                ("x-model-revision", self._rollway.revision),
+            ],
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(self._rollway.timeout_seconds)),
         )

@@ -7,6 +7,7 @@ folder what the result must be, and ends with one JSON object in the termination
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -117,14 +118,22 @@ def main() -> int:
     places = Places.from_environment(os.environ)
     try:
         message = asyncio.run(fetch(Request.from_environment(os.environ), places))
-    except PodFailure as failure:
-        _log.error("%s: %s", failure.reason, failure)
-        termination.write_failure(places.termination, failure)
-        place.clean(places.model)
-        return 1
+    except PodFailure as error:
+        return _failed(error, places)
+    except Exception as error:  # noqa: BLE001 - a full volume, for one
+        _log.exception("the fetch broke")
+        return _failed(FetchFailed(f"the fetch broke: {type(error).__name__}: {error}"), places)
     _log.info("fetched %s files, %s bytes, %s", message["files"], message["bytes"], message["digest"])
     termination.write(places.termination, message)
     return 0
+
+
+def _failed(failure: PodFailure, places: Places) -> int:
+    _log.error("%s: %s", failure.reason, failure)
+    termination.write_failure(places.termination, failure)
+    with contextlib.suppress(OSError):
+        place.clean(places.model)
+    return 1
 
 
 def _check_pin(found: str, places: Places) -> None:

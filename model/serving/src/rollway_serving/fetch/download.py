@@ -87,8 +87,8 @@ class Download:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._fetch(file)) for file in files]
-        except* FetchFailed as failures:
-            raise failures.exceptions[0] from None
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
         finally:
             reporting.cancel()
         return [task.result() for task in tasks]
@@ -162,3 +162,10 @@ class Download:
                 "%d/%d files, %.1f/%.1f MiB, %.1f MiB/s",
                 self._done, files, self._bytes / 2**20, size / 2**20, speed / 2**20,
             )  # fmt: skip
+
+
+def _first(error: BaseException) -> BaseException:
+    """What is inside the groups that `asyncio.TaskGroup` makes."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
