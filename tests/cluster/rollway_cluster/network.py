@@ -3,6 +3,7 @@
 import subprocess
 from pathlib import Path
 
+from rollway_cluster.errors import ClusterError
 from rollway_cluster.layout import Layout
 from rollway_cluster.node import DEVICE
 
@@ -77,4 +78,6 @@ def _save_sysctls() -> None:
 
 
 def _run(*argv: str, check: bool = True) -> None:
-    subprocess.run(argv, check=check, capture_output=not check)
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if check and result.returncode != 0:
+        raise ClusterError(f"{' '.join(argv)} failed: {result.stderr.strip()}")
