@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import socket
 import sys
 
 import kopf
@@ -24,8 +23,6 @@ async def run(settings: Settings) -> None:
             registry=handlers.registry(Controller(cluster, settings)),
             settings=handlers.settings(),
             standalone=True,
-            # Left to itself, kopf looks for a user name, which the image's user has none of.
-            identity=socket.gethostname(),  # type: ignore[arg-type]  # its own type is private
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
             liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
