@@ -27,7 +27,7 @@ export CLUSTER ROLLWAY_CONTEXT PYTHON
 check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files and charts
 	ruff format --check .
 	ruff check .
-	mypy $(PACKAGES) tests/unit tests/integration tests/e2e tests/conftest.py
+	mypy $(PACKAGES) charts tests/unit tests/integration tests/e2e tests/conftest.py
 	lint-imports
 	$(MAKE) generate
 	git diff --exit-code -- crds charts/rollway/files/crds
