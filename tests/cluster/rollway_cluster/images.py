@@ -38,7 +38,7 @@ DOCKERFILES = {
 BASE = "python:3.11-slim-bookworm"
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 AT_A_TIME = 2
-ARCHIVES_KEPT = 3
+ARCHIVES_KEPT = 2
 SECONDS_BETWEEN_PROGRESS = 5.0
 LINES_OF_A_FAILURE = 25
 
@@ -146,7 +146,8 @@ class Buildah:
         return hashlib.sha256("\0".join((*self.RECIPE, *self.SETTINGS)).encode()).hexdigest()[:16]
 
     def prepare(self, say: Say) -> None:
-        """Make the base image unless it is in the store."""
+        """Clear away what a killed build left, and make the base image unless it is in the store."""
+        self._call("rm", "--all")
         made = f"rollway-base:{self.identity}"
         if not self._has(made):
             say(f"{BASE}: putting it together from Debian's packages")
@@ -184,8 +185,17 @@ class Buildah:
         return _checked(self._line(*arguments))
 
     def _line(self, *arguments: str) -> list[str]:
-        store = ("--root", str(self._folder / "store"), "--runroot", str(self._folder / "run"))
-        return ["buildah", *store, *arguments]
+        return [*self._buildah, *arguments]
+
+    @cached_property
+    def _buildah(self) -> list[str]:
+        store = ["buildah", "--root", str(self._folder / "store"), "--runroot", str(self._folder / "run")]
+        # With this option no mount stays behind on the store's own folder.
+        overlay = [*store, "--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true"]
+        if subprocess.run([*overlay, "info"], capture_output=True, check=False).returncode == 0:
+            return overlay
+        # Slow and large, but it works on every file system.
+        return [*store, "--storage-driver", "vfs"]
 
 
 def build_images(names: Sequence[str] = (), say: Say = print, root: Path = REPOSITORY) -> dict[str, Path]:

@@ -107,7 +107,7 @@ def test_only_the_newest_archives_of_an_image_are_kept(tree: Path, builder: Pret
         newest = build_images(["operator"], lambda _: None, tree)["operator"]
     assert len(builder.built) == 5
     assert newest.exists()
-    assert len(list(newest.parent.glob("operator-*.tar"))) == 3
+    assert len(list(newest.parent.glob("operator-*.tar"))) == 2
 
 
 def test_a_failed_build_shows_its_last_lines_and_leaves_no_archive(
