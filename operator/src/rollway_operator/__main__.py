@@ -26,6 +26,9 @@ async def run(settings: Settings) -> None:
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
             liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
+            # Peering, which is off, would use it; where it is absent kopf asks the system for the user's name, and an
+            # image's numeric user has none. Its type is not public.
+            identity="rollway-operator",  # type: ignore[arg-type]
         )
 
 
