@@ -13,9 +13,6 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-# MLflow prints links on standard output, which belongs to the JSON lines.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
 import mlflow
 from mlflow.exceptions import MlflowException
 
@@ -34,19 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if not options.tracking_uri:
-        parser.error("name the tracking server by --tracking-uri or MLFLOW_TRACKING_URI")
+    if complaint := _complaint(options):
+        parser.error(complaint)
+    # MLflow prints links on standard output, which belongs to the JSON lines.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     mlflow.set_tracking_uri(options.tracking_uri)
     try:
-        code: int = options.command(options, parser)
+        code: int = options.command(options)
     except (registry.RegistryError, MlflowException) as error:
         _tell(str(error))
         return 1
     return code
 
 
-def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    job = _job(options, parser)
+def _train(options: argparse.Namespace) -> int:
+    job = _job(options)
     _tell(f"training {options.estimator} on {job.sample.name}: {job.parameters}")
     trained = registry.train(job, options.experiment, options.artifact_location)
     for name, value in sorted(trained.metrics.items()):
@@ -58,7 +57,7 @@ def _train(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _register(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+def _register(options: argparse.Namespace) -> int:
     _register_run(options.model, options.run_id, options.experiment)
     return 0
 
@@ -69,7 +68,7 @@ def _register_run(model: str, run_id: str | None, experiment: str) -> None:
     _say("registered", _described(version))
 
 
-def _promote(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+def _promote(options: argparse.Namespace) -> int:
     verdict = registry.promote(options.model, options.version, options.alias)
     outcome = "promoted" if verdict.promoted else "not promoted"
     _tell(f"{verdict.model} version {verdict.version} {outcome} to {verdict.alias!r}: {verdict.reason}")
@@ -77,7 +76,7 @@ def _promote(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     return 0 if verdict.promoted else _REFUSED
 
 
-def _list(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
+def _list(options: argparse.Namespace) -> int:
     for version in registry.versions(options.model):
         described = _described(version)
         aliases = ", ".join(described["aliases"]) or "-"
@@ -86,24 +85,46 @@ def _list(options: argparse.Namespace, _: argparse.ArgumentParser) -> int:
     return 0
 
 
-def _job(options: argparse.Namespace, parser: argparse.ArgumentParser) -> registry.Job:
+def _job(options: argparse.Namespace) -> registry.Job:
     sample = SAMPLES[options.sample]
-    if options.predict_fn == "predict_proba" and sample.task != "classification":
-        parser.error("--predict-fn predict_proba needs a classifier: --sample breast-cancer")
+    parameters: dict[str, Any]
     if options.estimator == "forest":
-        if options.regularization is not None:
-            parser.error("--regularization belongs to --estimator linear")
-        if options.serialization == "skops":
-            parser.error("--estimator forest needs --serialization cloudpickle")
         seed = 0 if options.seed is None else options.seed
         model, parameters = estimators.forest(sample.task, seed), {"seed": seed}
     else:
-        if options.seed is not None:
-            parser.error("--seed belongs to --estimator forest: a linear model has no chance in it")
         strength = 1.0 if options.regularization is None else options.regularization
         model, parameters = estimators.linear(sample.task, strength), {"regularization": strength}
     parameters |= {"estimator": options.estimator, "predict_fn": options.predict_fn}
     return registry.Job(sample, model, parameters, options.serialization, options.predict_fn)
+
+
+def _complaint(options: argparse.Namespace) -> str | None:
+    """Say which flags do not fit together, if any."""
+    if not options.tracking_uri:
+        return "name the tracking server by --tracking-uri or MLFLOW_TRACKING_URI"
+    if options.command is not _train:
+        return None
+    forest = options.estimator == "forest"
+    classifies = SAMPLES[options.sample].task == "classification"
+    rules = (
+        (
+            options.predict_fn == "predict_proba" and not classifies,
+            "--predict-fn predict_proba needs a classifier: --sample breast-cancer",
+        ),
+        (
+            not forest and options.seed is not None,
+            "--seed belongs to --estimator forest: a linear model has no chance in it",
+        ),
+        (
+            forest and options.regularization is not None,
+            "--regularization belongs to --estimator linear",
+        ),
+        (
+            forest and options.serialization == "skops",
+            "--estimator forest needs --serialization cloudpickle",
+        ),
+    )
+    return next((complaint for broken, complaint in rules if broken), None)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -127,7 +127,7 @@ def promote(name: str, version: str | None, alias: str) -> Verdict:
     client = mlflow.MlflowClient()
     candidate = client.get_model_version(name, version) if version else _newest_version(name)
     champion = _version_by_alias(client, name, alias)
-    verdict = _judge(candidate, champion, alias)
+    verdict = judge(candidate, champion, alias)
     if verdict.promoted:
         client.set_registered_model_alias(name, alias, candidate.version)
     status = "approved" if verdict.promoted else "rejected"
@@ -135,25 +135,8 @@ def promote(name: str, version: str | None, alias: str) -> Verdict:
     return verdict
 
 
-def versions(name: str | None) -> list[ModelVersion]:
-    """Return every version of one model, or of all, oldest first, each with its aliases."""
-    client = mlflow.MlflowClient()
-    names = [name] if name else [model.name for model in client.search_registered_models()]
-    found = [version for each in names for version in client.search_model_versions(f"name='{each}'")]
-    found.sort(key=lambda version: (version.name, int(version.version)))
-    # A search leaves the aliases out; a version asked for by name has them.
-    return [client.get_model_version(version.name, version.version) for version in found]
-
-
-def expected_outputs(name: str, version: str, sample: str) -> list[float]:
-    """Return what a version answers for the held-out rows, row after row, computed in this process."""
-    from rollway_training.samples import held_out_rows  # noqa: PLC0415
-
-    model = mlflow.pyfunc.load_model(f"models:/{name}/{version}")
-    return [float(value) for value in model.predict(held_out_rows(sample)).ravel()]
-
-
-def _judge(candidate: ModelVersion, champion: ModelVersion | None, alias: str) -> Verdict:
+def judge(candidate: ModelVersion, champion: ModelVersion | None, alias: str) -> Verdict:
+    """Decide by the numbers of both on the same held-out rows; equal is not worse."""
     metric = evaluation.DECIDING_METRIC[candidate.tags["task"]]
     value = float(candidate.tags[metric])
     best = None
@@ -178,6 +161,24 @@ def _judge(candidate: ModelVersion, champion: ModelVersion | None, alias: str) -
         champion_value=best,
         reason=reason,
     )
+
+
+def versions(name: str | None) -> list[ModelVersion]:
+    """Return every version of one model, or of all, oldest first, each with its aliases."""
+    client = mlflow.MlflowClient()
+    names = [name] if name else [model.name for model in client.search_registered_models()]
+    found = [version for each in names for version in client.search_model_versions(f"name='{each}'")]
+    found.sort(key=lambda version: (version.name, int(version.version)))
+    # A search leaves the aliases out; a version asked for by name has them.
+    return [client.get_model_version(version.name, version.version) for version in found]
+
+
+def expected_outputs(name: str, version: str, sample: str) -> list[float]:
+    """Return what a version answers for the held-out rows, row after row, computed in this process."""
+    from rollway_training.samples import held_out_rows  # noqa: PLC0415
+
+    model = mlflow.pyfunc.load_model(f"models:/{name}/{version}")
+    return [float(value) for value in model.predict(held_out_rows(sample)).ravel()]
 
 
 def _log_data(sample: Sample, data: Data) -> None:
