@@ -49,6 +49,9 @@ Quantity = Annotated[
 ]
 
 
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+
+
 class Value(BaseModel):
     """A frozen part of an API object: camelCase outside, snake_case inside."""
 
@@ -185,7 +188,7 @@ class Predictor(Value):
         description="How long one prediction may take, such as 30s (the default). Also how long a pod that is told to "
         "stop may finish what it has begun.",
     )
-    node_selector: Mapping[str, Annotated[str, Field(max_length=63)]] | None = Field(
+    node_selector: Mapping[str, LabelValue] | None = Field(
         default=None, max_length=20, description="Labels that a node must carry to run the model's pods."
     )
 
@@ -400,7 +403,7 @@ class MLflow(Value):
     tracking_uri: str = Field(
         alias="trackingURI",
         max_length=500,
-        pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
+        pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?$",
         description="Address of the tracking server as pods and the operator reach it, such as http://mlflow.mlflow.svc:5000.",
     )
     credentials_ref: SecretRef | None = Field(
@@ -426,7 +429,7 @@ class Artifacts(Value):
     endpoint: str | None = Field(
         default=None,
         max_length=500,
-        pattern=r"^https?://[^\s/?#]+$",
+        pattern=r"^https?://[A-Za-z0-9._:\[\]-]+$",
         description="Endpoint of an S3 store that is not AWS, such as http://s3.mlflow.svc:8333.",
     )
     region: str | None = Field(
@@ -449,15 +452,13 @@ class LabelSelectorRequirement(Value):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
         description="How the label's value is compared."
     )
-    values: tuple[Annotated[str, Field(max_length=63)], ...] = Field(
-        default=(), max_length=20, description="Values for In and NotIn."
-    )
+    values: tuple[LabelValue, ...] = Field(default=(), max_length=20, description="Values for In and NotIn.")
 
 
 class LabelSelector(Value):
     """A metav1.LabelSelector."""
 
-    match_labels: Mapping[str, Annotated[str, Field(max_length=63)]] = Field(
+    match_labels: Mapping[str, LabelValue] = Field(
         default_factory=dict, max_length=20, description="Labels that must have these values."
     )
     match_expressions: tuple[LabelSelectorRequirement, ...] = Field(
