@@ -4,13 +4,15 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rollway_cluster import binaries, certificates, components
+from rollway_cluster.client import Client
 from rollway_cluster.layout import Layout, Ports
-
+from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import Server, ServerFailedError, free_port
 
 _SECONDS_TO_START = 60.0
@@ -25,6 +27,14 @@ class ControlPlane:
         ports = (free_port() for _ in range(5))
         self._layout = Layout(state=path, name="test", address="127.0.0.1", ports=Ports(*ports))
         self._components: list[_Component] = []
+        self._connection = ExitStack()
+        self._api: Kubernetes | None = None
+
+    @property
+    def api(self) -> Kubernetes:
+        """The API server, as the administrator reads and writes it."""
+        assert self._api is not None, "the control plane does not run"
+        return self._api
 
     @property
     def kubeconfig(self) -> Path:
@@ -41,7 +51,11 @@ class ControlPlane:
                 process = _Component(self, component)
                 self._components.append(process)
                 process.start()
-            self._await(lambda: self.kubectl("get", "serviceaccount", "default", "--namespace=default"))
+            self._await_service_account()
+            kubectl = Client(
+                self._layout.bin / "kubectl", Path("helm"), self.kubeconfig, self._layout.context
+            )
+            self._api = self._connection.enter_context(Kubernetes.connect(kubectl))
         except BaseException:
             self.stop()
             raise
@@ -49,6 +63,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Stop all three, the store last."""
+        self._connection.close()
         while self._components:
             self._components.pop().stop()
 
@@ -68,22 +83,6 @@ class ControlPlane:
             raise KubectlError(done.stderr.strip())
         return done.stdout
 
-    def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any] | None:
-        """Read one object; None when there is none."""
-        said = self.kubectl("get", kind, name, f"--namespace={namespace}", "--ignore-not-found", "--output=json")
-        return json.loads(said) if said else None
-
-    def list(self, kind: str, namespace: str = "default", selector: str = "") -> list[dict[str, Any]]:
-        """List a kind in a namespace."""
-        said = self.kubectl("get", kind, f"--namespace={namespace}", f"--selector={selector}", "--output=json")
-        items: list[dict[str, Any]] = json.loads(said)["items"]
-        return items
-
-    def apply(self, *manifests: Mapping[str, Any]) -> None:
-        """Apply objects as a person would."""
-        given = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})
-        self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", given=given)
-
     def set_status(self, kind: str, name: str, status: Mapping[str, Any], namespace: str = "default") -> None:
         """Write a status as a kubelet would."""
         patch = json.dumps({"status": status})
@@ -98,17 +97,12 @@ class ControlPlane:
             return False
         return True
 
-    def _await(self, attempt: Any) -> None:
+    def _await_service_account(self) -> None:
         deadline = time.monotonic() + _SECONDS_TO_START
-        while True:
-            try:
-                attempt()
-            except KubectlError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-            else:
-                return
+        while not self.kubectl("get", "serviceaccounts", "--namespace=default", "--output=name"):
+            if time.monotonic() > deadline:
+                raise ServerFailedError("the controller manager made no service account")
+            time.sleep(0.1)
 
 
 class KubectlError(RuntimeError):

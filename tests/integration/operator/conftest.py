@@ -1,0 +1,88 @@
+"""An API server with our CRDs, a registry of the test's own models, and the operator as a process."""
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from rollway_testing.controlplane import ControlPlane
+from rollway_testing.kubelet import Kubelet
+from rollway_testing.kubernetes import Kubernetes
+from rollway_testing.processes import MLflowServer
+from rollway_testing.stories import REPOSITORY, OperatorProcess, RegisteredModel, Story
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane that knows our kinds."""
+    with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
+        running.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
+        running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield running
+
+
+@pytest.fixture
+def api(plane: ControlPlane) -> Kubernetes:
+    """Its API."""
+    return plane.api
+
+
+@pytest.fixture
+def namespace(api: Kubernetes) -> str:
+    """A namespace of the test's own."""
+    name = f"test-{next(_NUMBERS)}"
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    return name
+
+
+@pytest.fixture
+def kubelet(plane: ControlPlane, namespace: str) -> Kubelet:
+    """A pretended kubelet for the test's namespace."""
+    return Kubelet(plane, namespace)
+
+
+@pytest.fixture
+def model(mlflow_server: MLflowServer) -> RegisteredModel:
+    """A registered model with one version, which is champion."""
+    registered = RegisteredModel(mlflow_server.uri, f"fraud-{next(_NUMBERS)}")
+    registered.point(registered.add_version())
+    return registered
+
+
+@pytest.fixture(scope="session")
+def registry(plane: ControlPlane, mlflow_server: MLflowServer) -> str:
+    """The ModelRegistry `default`."""
+    plane.api.apply(
+        {
+            "apiVersion": "rollway.dev/v1alpha1",
+            "kind": "ModelRegistry",
+            "metadata": {"name": "default"},
+            "spec": {
+                "mlflow": {"trackingURI": mlflow_server.uri, "pollInterval": "1s"},
+                "artifacts": [{"prefix": "s3://models/", "endpoint": "http://127.0.0.1:1"}],
+            },
+        }
+    )
+    return "default"
+
+
+@pytest.fixture(scope="session")
+def shared_operator(
+    plane: ControlPlane, registry: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorProcess]:
+    with OperatorProcess(tmp_path_factory.mktemp("operator"), plane.kubeconfig) as process:
+        yield process
+
+
+@pytest.fixture
+def operator(shared_operator: OperatorProcess) -> OperatorProcess:
+    """The operator, running."""
+    return shared_operator.start()
+
+
+@pytest.fixture
+def story(api: Kubernetes, kubelet: Kubelet, namespace: str, model: RegisteredModel) -> Story:
+    """The ModelDeployment `iris`, not applied yet."""
+    return Story(api, kubelet, namespace, model.name)

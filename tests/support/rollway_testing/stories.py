@@ -1,0 +1,166 @@
+"""What integration tests tell stories with: the operator as a process, a registered model, and one ModelDeployment."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from rollway_testing.kubelet import Kubelet
+from rollway_testing.kubernetes import Kubernetes
+from rollway_testing.processes import Server, free_port
+from rollway_testing.waiting import eventually
+
+REPOSITORY: Final = Path(__file__).parents[3]
+RUNTIMES: Final = {
+    "mlserver": {
+        "image": f"docker.io/rollway/mlserver@sha256:{'0' * 64}",
+        "fetchCommand": ["python", "-m", "rollway_serving.fetch"],
+        "ports": {"http": 8080, "grpc": 8081, "metrics": 8082},
+        "readinessPath": "/v2/models/{name}/ready",
+        "livenessPath": "/v2/health/live",
+        "drainSeconds": 5,
+    }
+}
+
+
+class RegisteredModel:
+    """A model in the real registry; its artifacts are names only, since no pod runs."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self.name = name
+        self._uri = f"{uri}/api/2.0/mlflow"
+        self._post("registered-models/create", name=name)
+
+    def add_version(self) -> str:
+        source = f"s3://models/{self.name}"
+        made = self._post("model-versions/create", name=self.name, source=source)
+        return str(made["model_version"]["version"])
+
+    def point(self, version: str, alias: str = "champion") -> None:
+        self._post("registered-models/alias", name=self.name, alias=alias, version=version)
+
+    def _post(self, path: str, **body: str) -> dict[str, Any]:
+        said = httpx.post(f"{self._uri}/{path}", json=body, trust_env=False, timeout=30)
+        answer: dict[str, Any] = said.raise_for_status().json()
+        return answer
+
+
+class OperatorProcess(Server):
+    """`python -m rollway_operator`, outside of a cluster."""
+
+    def __init__(self, path: Path, kubeconfig: Path) -> None:
+        super().__init__(path)
+        self._kubeconfig = kubeconfig
+        self._health, self._metrics = free_port(), free_port()
+        self._runtimes = path / "runtimes.json"
+        self._runtimes.write_text(json.dumps(RUNTIMES))
+
+    @property
+    def health_urls(self) -> list[str]:
+        """The probe that the chart's Deployment asks."""
+        return [f"http://127.0.0.1:{self._health}/healthz"]
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "rollway_operator"]
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {
+            "PYTHONPATH": str(REPOSITORY / "operator" / "src"),
+            "KUBECONFIG": str(self._kubeconfig),
+            "ROLLWAY_NAMESPACE": "default",
+            "ROLLWAY_RUNTIMES_FILE": str(self._runtimes),
+            "ROLLWAY_HEALTH_PORT": str(self._health),
+            "ROLLWAY_METRICS_PORT": str(self._metrics),
+            "ROLLWAY_RESYNC_SECONDS": "2",
+            "ROLLWAY_LOG_LEVEL": "DEBUG",
+        }
+
+    def kill(self) -> None:
+        """End the process as a power cut would."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def terminate(self) -> int:
+        """Ask the process to end; give its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout=30)
+
+    def metric(self, line: str) -> float:
+        """Read one sample of its own metrics; 0 where it has not been counted yet."""
+        text = httpx.get(f"http://127.0.0.1:{self._metrics}/metrics", trust_env=False).text
+        values = (row.rpartition(" ")[2] for row in text.splitlines() if row.startswith(f"{line} "))
+        return float(next(values, 0))
+
+    def logged(self) -> list[dict[str, Any]]:
+        """Give what it has logged, parsed."""
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+class Story:
+    """One ModelDeployment and what becomes of it, while the pretended kubelet plays its part."""
+
+    def __init__(self, api: Kubernetes, kubelet: Kubelet, namespace: str, model: str) -> None:
+        self.api, self.kubelet, self.namespace = api, kubelet, namespace
+        self.spec: dict[str, Any] = {"model": {"name": model, "alias": "champion"}}
+
+    def ask(self, **spec: Any) -> None:
+        """Apply the ModelDeployment `iris`, as a person would."""
+        self.spec |= spec
+        metadata = {"name": "iris", "namespace": self.namespace}
+        kind = {"apiVersion": "rollway.dev/v1alpha1", "kind": "ModelDeployment"}
+        self.api.apply({**kind, "metadata": metadata, "spec": self.spec})
+
+    def status(self) -> dict[str, Any]:
+        """Let the kubelet look once, and read the status."""
+        self.kubelet.step()
+        found = self.api.get("ModelDeployment", "iris", self.namespace)
+        return (found or {}).get("status", {})
+
+    def until(self, holds: Callable[[dict[str, Any]], bool], what: str, within: float = 120) -> dict[str, Any]:
+        """Wait until the status is as wanted."""
+        return eventually(self.status, holds, within=within, what=what)
+
+    def until_serving(self, version: str) -> dict[str, Any]:
+        """Wait until a version is stable and Ready, nothing is under way, and the Service points at it."""
+        status = self.until(
+            lambda status: serves(status, version) and self.pointed_at() == status["stable"]["revision"],
+            f"version {version} serves",
+        )
+        # The decision is in status before the children follow it: what hangs on it is there a moment later.
+        revision = status["stable"]["revision"]
+        self.until(lambda _: _others_are_stopped(self.counts(), revision), "other revisions have no pods")
+        return status
+
+    def children(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Read the children of a kind by name."""
+        found = self.api.list(kind, self.namespace, {"rollway.dev/model-deployment": "iris"})
+        return {item["metadata"]["name"]: item for item in found}
+
+    def counts(self) -> dict[str, int]:
+        """Read how many pods each Deployment shall have."""
+        return {name: item["spec"]["replicas"] for name, item in self.children("Deployment").items()}
+
+    def pointed_at(self) -> str | None:
+        """Read which revision the Service points at."""
+        service = self.api.get("Service", "iris", self.namespace)
+        return service["spec"]["selector"]["rollway.dev/revision"] if service else None
+
+
+def _others_are_stopped(counts: dict[str, int], revision: str) -> bool:
+    return all(count == 0 for name, count in counts.items() if name != revision)
+
+
+def condition(status: dict[str, Any], type_: str) -> dict[str, Any]:
+    return next((one for one in status.get("conditions", ()) if one["type"] == type_), {})
+
+
+def serves(status: dict[str, Any], version: str) -> bool:
+    stable = status.get("stable", {}).get("version") == version
+    return stable and condition(status, "Ready")["status"] == "True" and not condition(status, "Reconciling")
