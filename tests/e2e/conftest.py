@@ -1,0 +1,119 @@
+"""A cluster with MLflow, an S3 store and Rollway; a namespace for each scenario; and what to look at when one fails."""
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollway_cluster.cluster import Cluster, select
+from rollway_cluster.install import client_of, install, load_images
+from rollway_testing.kubernetes import Kubernetes
+from rollway_testing.operator import Operator
+from rollway_testing.registry import Registry
+from rollway_testing.scenario import Given, Scenario, Then, When, World
+
+OURS = re.compile(r"(kind-)?rollway(-[a-z0-9-]+)?")
+
+
+@pytest.fixture(scope="session")
+def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Progress that is seen while it is made: a first start takes its time."""
+    terminal = request.config.pluginmanager.getplugin("terminalreporter")
+    return lambda text: terminal.write_line(f"  {text}") if terminal else None
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster that CLUSTER selects; one that did not run before does not run afterwards."""
+    selected = select()
+    if not OURS.fullmatch(selected.context) and selected.context != os.environ.get("ROLLWAY_CONTEXT"):
+        pytest.exit(f"{selected.context} is not a cluster for tests; name it in ROLLWAY_CONTEXT if it is", 2)
+    was_up = selected.status()
+    selected.up()
+    yield selected
+    if not was_up:
+        selected.down()
+
+
+@pytest.fixture(scope="session")
+def reinstall(cluster: Cluster, say: Callable[[str], None]) -> Callable[..., Any]:
+    """Install everything, or bring it back to how it was: with one more runtime, whose server does not drain."""
+    client = client_of(cluster)
+
+    def run(**images: str) -> Any:
+        built = load_images(cluster, say=say) | images
+        mlserver = {
+            "image": built["mlserver"],
+            "fetchCommand": ["python", "-m", "rollway_serving.fetch"],
+            "ports": {"http": 8080, "grpc": 8081, "metrics": 8082},
+            "readinessPath": "/v2/models/{name}/ready",
+            "livenessPath": "/v2/health/live",
+            "drainSeconds": 5,
+        }
+        runtimes = {"mlserver": mlserver, "hasty": mlserver | {"drainSeconds": 0}}
+        return install(client, built, values={"runtimes": runtimes}, say=say)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def world(cluster: Cluster, reinstall: Callable[..., Any]) -> Iterator[World]:
+    """The cluster with everything installed."""
+    client = client_of(cluster)
+    installation = reinstall()
+    with Kubernetes.connect(client) as kubernetes:
+        registry = Registry(client, kubernetes, installation)
+        yield World(cluster, client, kubernetes, installation, registry, Operator(kubernetes))
+        registry.close()
+
+
+def _scenario(world: World, request: pytest.FixtureRequest, folder: Path) -> AbstractContextManager[Scenario]:
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_").removesuffix(".py"))
+    return Scenario(world, f"{name[:40].strip('-')}-{secrets.token_hex(2)}", folder).running()
+
+
+@pytest.fixture
+def scenario(world: World, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scenario]:
+    """A namespace of the test's own."""
+    with _scenario(world, request, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shared(
+    world: World, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Scenario]:
+    """A namespace that the tests of a module share, where each leaves the model serving."""
+    with _scenario(world, request, tmp_path_factory.mktemp("models")) as running:
+        yield running
+
+
+@pytest.fixture
+def given(scenario: Scenario) -> Given:
+    return scenario.given
+
+
+@pytest.fixture
+def when(scenario: Scenario) -> When:
+    return scenario.when
+
+
+@pytest.fixture
+def then(scenario: Scenario) -> Then:
+    return scenario.then
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    report: Any = yield
+    if report.failed:
+        arguments = getattr(item, "funcargs", {})
+        for scenario in (arguments.get("scenario"), arguments.get("shared")):
+            if scenario is not None:
+                report.sections.append((f"namespace {scenario.namespace}", scenario.report()))
+    return report

@@ -1,0 +1,60 @@
+"""Another build of the operator takes over without touching what runs; the next version is shaped by the new build."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollway_testing.operator import another_build
+from rollway_testing.scenario import Given, Scenario, Then, When, World
+
+CHANGES = {
+    "manifests.py": {
+        # the pod template
+        '"automountServiceAccountToken": False,': '"automountServiceAccountToken": False, "hostname": "upgraded",',
+        # a default
+        'DEFAULT_TIMEOUT: Final = "30s"': 'DEFAULT_TIMEOUT: Final = "45s"',
+        # the hash function
+        "hashlib.sha256(": "hashlib.sha1(",
+    }
+}
+
+
+@pytest.fixture
+def another_operator(
+    world: World, reinstall: Callable[..., Any], tmp_path: Path
+) -> Iterator[Callable[[], str]]:
+    """Replace the operator; the one under test comes back at the end."""
+    image = another_build(world.cluster, tmp_path / "sources", "0.1.1", CHANGES)
+
+    def replace() -> str:
+        reinstall(operator=image)
+        return image
+
+    yield replace
+    reinstall()
+
+
+def test_an_upgrade_restarts_nothing_and_reaches_the_next_version(
+    given: Given, when: When, then: Then, scenario: Scenario, another_operator: Callable[[], str]
+) -> None:
+    given.a_model(versions=2)
+    given.a_deployment(predictor={"replicas": 2})
+    pods, revisions = then.pods(), then.revisions()
+
+    image = another_operator()
+    assert scenario.world.operator.image() == image
+    # What only a running operator does proves that the new one has looked at this model.
+    when.a_child_is_deleted("Service", "prices")
+    then.it_is_restored("Service", "prices")
+    then.it_serves("1", replicas=2)
+    assert then.pods() == pods
+    assert then.revisions() == revisions
+
+    when.the_alias_moves_to("2")
+    then.it_serves("2", replicas=2)
+    (new,) = then.revisions().keys() - revisions.keys()
+    shaped = then.revisions()[new]
+    assert shaped["data"]["template"]["spec"]["hostname"] == "upgraded"
+    assert shaped["data"]["settings"]["timeoutSeconds"] == 45
