@@ -5,7 +5,9 @@ import sys
 import boto3
 from botocore.config import Config
 
-client = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 10}))
+client = boto3.client(
+    "s3", config=Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 10})
+)
 for name in sys.argv[1:]:
     try:
         client.create_bucket(Bucket=name)
