@@ -76,6 +76,8 @@ class Traffic:
     expected: list[float]
     answers: collections.Counter[str] = field(default_factory=collections.Counter)
     failures: list[str] = field(default_factory=list)
+    told_to_stop: float = 0.0
+    last_by_grpc: dict[str, float] = field(default_factory=dict)
     stopping: bool = False
 
     async def keep_asking(self, ask: Callable[[], Awaitable[tuple[str, list[float]]]]) -> None:
@@ -133,6 +135,7 @@ async def run_through_a_replacement(old: Pod, new: Pod, values: Any, expected: l
             call = stub.ModelInfer(message)
             answer = await call
             metadata = dict(await call.initial_metadata())
+            traffic.last_by_grpc[metadata["x-model-revision"]] = time.monotonic()
             return metadata["x-model-revision"], list(answer.outputs[0].contents.fp64_contents)
 
         async with asyncio.TaskGroup() as group:
@@ -146,6 +149,7 @@ async def run_through_a_replacement(old: Pod, new: Pod, values: Any, expected: l
             ):
                 group.create_task(traffic.keep_asking(ask))
             await asyncio.sleep(2)
+            traffic.told_to_stop = time.monotonic()
             old.processes[0].send_signal(signal.SIGTERM)
             await asyncio.sleep(REMOVAL_SECONDS)
             http.target, grpc_balancer.target = new.settings["httpPort"], new.settings["grpcPort"]
@@ -173,6 +177,8 @@ async def test_a_replaced_pod_loses_no_request(
     assert min(traffic.answers["old"], traffic.answers["new"]) > 100, traffic.answers
     assert old.processes[0].returncode == 0
     assert old.termination == {}
+    # Every gRPC client had moved by itself when the drain ended: calls on their way when gRPC stops are lost.
+    assert traffic.last_by_grpc["old"] - traffic.told_to_stop < old.settings["drainSeconds"] - 0.1
 
 
 async def test_without_its_drain_a_replaced_pod_loses_requests(

@@ -149,7 +149,7 @@ def main() -> int:
         failure: PodFailure = ModelLoadFailed(f"the revision's settings cannot be used: {error}")
     except PodFailure as error:
         failure = error
-    except Exception as error:  # noqa: BLE001 - whatever it is, the operator gets a sentence
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - uvicorn exits where its port is taken
         _log.exception("the server cannot run")
         failure = ModelLoadFailed(f"the server cannot run: {_innermost(error)}")
     else:
