@@ -261,11 +261,8 @@ def _metadata(
     }
 
 
-def controller_revision(deployment: ModelDeployment, revision: StoredRevision, *, stored: bool) -> Object:
-    """Store a revision: its inputs and what was rendered from them; its fate stands in annotations.
-
-    The data of one that is `stored` is left out: it can never change, and the API server compares its bytes.
-    """
+def controller_revision(deployment: ModelDeployment, revision: StoredRevision) -> Object:
+    """Store a revision: its inputs and what was rendered from them; its fate stands in annotations."""
     fate = {
         labels.DIGEST: revision.digest,
         labels.OUTCOME: revision.outcome,
@@ -276,26 +273,17 @@ def controller_revision(deployment: ModelDeployment, revision: StoredRevision, *
         labels.MODEL_VERSION: revision.version,
         labels.RUN_ID: revision.inputs["runId"],
     } | {key: value for key, value in fate.items() if value}
-    data = {
-        "inputs": dict(revision.inputs),
-        "template": dict(revision.template),
-        "settings": dict(revision.settings),
-    }
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": _metadata(deployment, revision.name, revision.name) | {"annotations": told},
         "revision": revision.number,
-    } | ({} if stored else {"data": canonical(data)})
-
-
-def canonical(data: Any) -> Any:
-    """Order keys and write whole numbers as integers, as the API server does when it writes an object again."""
-    if isinstance(data, dict):
-        return {key: canonical(data[key]) for key in sorted(data)}
-    if isinstance(data, list | tuple):
-        return [canonical(item) for item in data]
-    return int(data) if isinstance(data, float) and data.is_integer() else data
+        "data": {
+            "inputs": dict(revision.inputs),
+            "template": dict(revision.template),
+            "settings": dict(revision.settings),
+        },
+    }
 
 
 def config_map(deployment: ModelDeployment, revision: StoredRevision) -> Object:

@@ -268,9 +268,7 @@ def desired_objects(
         revision = track.revision
         role = "stable" if track is roles.stable else "canary"
         objects += [
-            manifests.controller_revision(
-                deployment, revision, stored=("ControllerRevision", revision.name) in observed.objects
-            ),
+            manifests.controller_revision(deployment, revision),
             manifests.config_map(deployment, revision),
             manifests.service(deployment, revision.name, revision),
             manifests.workload(deployment, revision, role),
@@ -278,7 +276,7 @@ def desired_objects(
     for revision in roles.others:
         if revision in pruned or ("ControllerRevision", revision.name) not in observed.objects:
             continue
-        objects.append(manifests.controller_revision(deployment, revision, stored=True))
+        objects.append(manifests.controller_revision(deployment, revision))
         if ("Deployment", revision.name) in observed.objects:
             objects.append(manifests.workload(deployment, revision, "previous"))
     if roles.stable:

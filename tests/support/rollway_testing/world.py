@@ -149,7 +149,7 @@ class World:
         for desired in decided.objects:
             key = (desired["kind"], desired["metadata"]["name"])
             live = self.objects.get(key)
-            wanted = {**(live or {}), **desired} if key[0] == "ControllerRevision" else dict(desired)
+            wanted = dict(desired)
             if key[0] == "Deployment":
                 replicas = live["spec"]["replicas"] if live else counts.get(key[1], 0)
                 wanted["spec"] = {**wanted["spec"], "replicas": replicas}
