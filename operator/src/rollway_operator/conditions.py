@@ -6,7 +6,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rollway_operator.api.v1alpha1 import Condition, ModelDeployment
-from rollway_operator.domain import Action, Decision, Failure, Observed, Resolution, Roles, StoredRevision
+from rollway_operator.domain import (
+    Action,
+    Decision,
+    Failure,
+    Fault,
+    Observed,
+    Resolution,
+    Roles,
+    StoredRevision,
+)
 from rollway_operator.errors import NameConflictError
 
 Fact = tuple[bool | None, str, str]
@@ -46,15 +55,21 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
     ready = stable.ready if stable else 0
     pods = f"{ready} of {wanted} pods ready"
     serving = f"v{stable.revision.version}: {pods}" if stable else "no version serves yet"
+    reachable = ("Service", deployment.metadata.name) in observed.objects
     shortage = stable.failure if stable else None
+    if stable and not reachable:
+        shortage = Failure("ServiceMissing", "the Service is being made", Fault.NOBODY)
     closed = decision.action is Action.ABORT
     rolling = candidate is not None
-    below = stable is not None and ready < wanted and not rolling
+    below = stable is not None and not rolling and (ready < wanted or not reachable)
     facts: dict[str, Fact] = {
         "ModelResolved": (resolution.version is not None, resolution.reason, resolution.message),
         "ArtifactVerified": _artifact(roles, decision),
-        "PredictorReady": (stable is not None and ready >= wanted, *_words(ready, wanted, serving, shortage)),
-        "Ready": (ready > 0, *_words(ready, 1, serving, shortage)),
+        "PredictorReady": (
+            stable is not None and ready >= wanted,
+            *_words(ready >= wanted, serving, shortage),
+        ),
+        "Ready": (ready > 0 and reachable, *_words(ready > 0 and reachable, serving, shortage)),
         "Reconciling": (False, "", ""),
         "Stalled": (False, "", ""),
     }
@@ -67,9 +82,7 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
         if overdue(deployment, outlook.since, observed.now):
             facts["Stalled"] = (True, "ProgressDeadlineExceeded", decision.message)
     elif below:
-        reason, message = (
-            (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
-        )
+        reason, message = _words(False, serving, shortage)
         facts["Reconciling"] = (True, reason, message)
         before = deployment.status.condition("Reconciling")
         if before and overdue(deployment, before.last_transition_time, observed.now) and not closed:
@@ -79,8 +92,8 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
     return facts
 
 
-def _words(ready: int, needed: int, serving: str, shortage: Failure | None) -> tuple[str, str]:
-    if ready >= needed:
+def _words(enough: bool, serving: str, shortage: Failure | None) -> tuple[str, str]:
+    if enough:
         return "PodsReady", serving
     return (shortage.reason, f"{serving}: {shortage.message}") if shortage else ("PodsNotReady", serving)
 

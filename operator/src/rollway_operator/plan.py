@@ -317,7 +317,7 @@ def describe(outlook: Outlook, cluster_domain: str) -> dict[str, Any]:
     }
     status: dict[str, Any] = {
         "observedGeneration": metadata.generation,
-        "phase": conditions.phase(facts, serves=roles.stable is not None),
+        "phase": conditions.phase(facts, serves=serving_revision(deployment, outlook.observed) is not None),
         "message": conditions.headline(roles, facts),
         "model": {key: value for key, value in model.items() if value is not None},
         "canary": _revision_status(roles.candidate),

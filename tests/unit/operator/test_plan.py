@@ -420,3 +420,17 @@ def test_a_digest_that_reached_status_alone_still_pins() -> None:
     world.pods = []
     world.reconcile()
     assert world.objects[("ConfigMap", name)]["data"]["digest"] == digest_of("1")
+
+
+def test_ready_waits_for_the_service() -> None:
+    world = World()
+    while "stable" not in world.status:
+        world.reconcile(writes=1 if "stable" in world.plan().status else None)
+        world.tick()
+    assert world.serving is None
+    ready = world.condition("Ready")
+    assert ready
+    assert (ready["status"], ready["reason"]) == ("False", "ServiceMissing")
+    assert world.status["phase"] == "Progressing"
+    world.settle()
+    assert holds(world, "Ready")
