@@ -1,9 +1,11 @@
 """``demo`` and ``demo-down``: from training a model to a version change under traffic, on the cluster that is there."""
 
 import argparse
+import fcntl
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rollway_cluster import jobs
@@ -44,7 +46,8 @@ def up(_: argparse.Namespace) -> None:
     report = Report.for_terminal(os.environ)
     cluster = select()
     try:
-        _run(cluster, report)
+        with _alone(cluster):
+            _run(cluster, report)
     except ClusterError as error:
         report.finish()
         raise ClusterError(f"{error}\n\n{_where_to_look(cluster)}") from error
@@ -94,6 +97,7 @@ class _Stage:
         """The pod of one of the training image's programs, with what opens MLflow and the store."""
         environment = {
             "MLFLOW_TRACKING_URI": self.installation.tracking_uri,
+            "MLFLOW_LOGGING_LEVEL": "ERROR",
             "MLFLOW_S3_ENDPOINT_URL": self.installation.s3_endpoint,
             "AWS_DEFAULT_REGION": self.installation.region,
             "AWS_ACCESS_KEY_ID": jobs.from_secret(MODELS_SECRET, "accessKeyId"),
@@ -110,13 +114,25 @@ class _Stage:
         return self.pod("rollway_training.client", verb, *address, *named, *arguments)
 
 
+@contextmanager
+def _alone(cluster: Cluster) -> Iterator[None]:
+    cluster.state.mkdir(parents=True, exist_ok=True)
+    with (cluster.state / "demo.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError(f"another demo runs on {cluster.context}: wait for its end") from None
+        yield
+
+
 def _run(cluster: Cluster, report: Report) -> None:
     stage = _prepare(cluster, report)
-    newest = newest_version(stage.client, stage.installation, MODEL)
-    first, second = str(newest + 1), str(newest + 2)
-
+    with report.step("ask the registry from this process") as step:
+        newest = newest_version(stage.client, stage.installation, MODEL)
+        first, second = str(newest + 1), str(newest + 2)
+        step.result = f"{MODEL} has {newest} versions; {first} and {second} follow"
     _train(stage, first)
-    _promote(stage, first)
+    _promote(stage, first, f"promote version {first} to {ALIAS}")
     served = _deploy(stage, first)
     _predict(stage, served, first)
 
@@ -124,7 +140,7 @@ def _run(cluster: Cluster, report: Report) -> None:
     with report.step("load both versions in this process") as step:
         right = expected(stage.client, stage.installation, MODEL, (first, second), SAMPLE)
         others = sum(a != b for a, b in zip(right[first], right[second], strict=True))
-        step.result = f"they answer {others} of {len(right[first])} rows otherwise"
+        step.result = f"their answers differ in {others} of {len(right[first])} rows"
     _change_under_traffic(stage, served, first, second, right)
     report.show(stage.client.run("get", "mdep", f"--namespace={NAMESPACE}", "--output=wide").splitlines())
 
@@ -165,8 +181,8 @@ def _train(stage: _Stage, version: str) -> None:
         step.result = f"{MODEL} version {version}, run {registered['run_id'][:8]}, artifacts under s3://{MODELS_BUCKET}/"
 
 
-def _promote(stage: _Stage, version: str) -> None:
-    with stage.report.step(f"promote version {version} to {ALIAS}") as step:
+def _promote(stage: _Stage, version: str, title: str) -> None:
+    with stage.report.step(title) as step:
         promote = ("promote", "--model", MODEL, "--version", version, "--alias", ALIAS)
         try:
             lines = stage.run(f"promote-{version}", stage.pod("rollway_training", *promote))
@@ -175,7 +191,8 @@ def _promote(stage: _Stage, version: str) -> None:
                 if line.get("event") == "refused":
                     raise ClusterError(f"version {version} was not promoted: {line['reason']}") from error
             raise
-        step.result = next(line["reason"] for line in lines if line.get("event") == "promoted")
+        verdict = next(line for line in lines if line.get("event") == "promoted")
+        step.result = f"{ALIAS} names version {version}: {verdict['metric']} {verdict['value']:.4f}"
 
 
 def _deploy(stage: _Stage, version: str) -> Object:
@@ -206,7 +223,7 @@ def _change_under_traffic(stage: _Stage, served: Object, first: str, second: str
         step.result = "REST and gRPC, each answer with the version that gave it"
     try:
         _await_answers(traffic, first, _SECONDS_OF_TRAFFIC_BEFORE)
-        _promote(stage, second)
+        _promote(stage, second, f"move {ALIAS} to version {second} under that traffic")
         with report.step(f"version {second} takes over") as step:
             moved = _await_served(stage, second, traffic)
             _await_answers(traffic, second, _SECONDS_OF_TRAFFIC_AFTER)
@@ -215,10 +232,12 @@ def _change_under_traffic(stage: _Stage, served: Object, first: str, second: str
             found = tally(traffic.stop(), right)
             report.show(counts(found, (first, second)))
             step.result = summary(found)
+            if found.failures:
+                raise ClusterError(
+                    "\n".join([f"{len(found.failures)} requests failed", *found.failures[:10]])
+                )
     finally:
         traffic.remove()
-    if found.failures:
-        raise ClusterError("\n".join([f"{len(found.failures)} requests failed", *found.failures[:10]]))
 
 
 def _await_served(stage: _Stage, version: str, traffic: jobs.Traffic | None = None) -> Object:

@@ -35,7 +35,7 @@ def run(
     """Run a pod to its end, as a Job that replaces one of the same name, and return its JSON lines."""
     client.delete("job", name, namespace)
     client.apply(job(name, namespace, pod))
-    ended = client.wait("job", name, namespace, _ended, seconds=seconds, say=say, told=_progress)
+    ended = client.wait("job", name, namespace, _ended, seconds=seconds, say=say, told=_progress())
     text = client.run("logs", f"job/{name}", f"--namespace={namespace}", "--tail=-1")
     lines, sentences = split(text.splitlines())
     for sentence in sentences:
@@ -73,7 +73,6 @@ def pod(image: str, command: Sequence[str], environment: Mapping[str, Any]) -> O
                 "imagePullPolicy": "IfNotPresent",
                 "command": list(command),
                 "env": variables,
-                "terminationMessagePolicy": "FallbackToLogsOnError",
                 "securityContext": {
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
@@ -155,9 +154,12 @@ class Traffic:
         self._client.delete("pod", self._name, self._namespace)
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        for text in process.stdout or ():
-            if text.startswith("{"):
-                self._lines.append(json.loads(text))
+        assert process.stdout is not None
+        with process.stdout as followed:
+            for text in followed:
+                # What follows is cut anywhere: the last line may be a part.
+                if text.startswith("{") and text.endswith("\n"):
+                    self._lines.append(json.loads(text))
 
     def _await_first(self, reader: threading.Thread) -> None:
         deadline = time.monotonic() + 60
@@ -176,11 +178,16 @@ def _ended(found: Object | None) -> bool:
     return bool(status.get("succeeded") or status.get("failed"))
 
 
-def _progress(found: Object) -> str:
-    name, status = found["metadata"]["name"], found.get("status", {})
-    if _ended(found):
-        return ""
-    return f"{name}: running" if status.get("ready") else f"{name}: its pod is starting"
+def _progress() -> Callable[[Object], str]:
+    """What to tell of a Job; its pod is ready once, and what comes after that is its end."""
+    ran = False
+
+    def told(found: Object) -> str:
+        nonlocal ran
+        ran = ran or bool(found.get("status", {}).get("ready"))
+        return f"{found['metadata']['name']}: {'its pod runs' if ran else 'its pod is starting'}"
+
+    return told
 
 
 def _has_started(found: Object | None) -> bool:
