@@ -6,6 +6,7 @@ A kill between any two writes is harmless: the status says what was decided, and
 import logging
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -13,7 +14,13 @@ from rollway_operator.api.v1alpha1 import API_VERSION
 from rollway_operator.cluster import Cluster, is_controlled
 from rollway_operator.differs import differs, repair
 from rollway_operator.domain import Event, Object, Observed, Plan
-from rollway_operator.errors import ConflictError, NameConflictError, RollwayError, VanishingError
+from rollway_operator.errors import (
+    ConflictError,
+    InvalidError,
+    NameConflictError,
+    RollwayError,
+    VanishingError,
+)
 from rollway_operator.labels import FIELD_MANAGER, GROUP
 
 _logger = logging.getLogger(__name__)
@@ -171,7 +178,9 @@ async def _apply_object(
     if why is None:
         return
     _logger.debug("%s %s: %s", kind, name, why, extra=where)
-    live = await cluster.apply(desired)
+    # To apply leaves what others added, and cannot move a list's element to another key: then a patch must do.
+    with suppress(InvalidError):
+        live = await cluster.apply(desired)
     if why := differs(desired, live):
         _logger.debug("%s %s: %s", kind, name, why, extra=where)
         live = await cluster.merge(desired, repair(desired, live))

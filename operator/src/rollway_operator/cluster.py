@@ -12,7 +12,7 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from rollway_operator.errors import ClusterError, ConflictError, ForbiddenError
+from rollway_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidError
 from rollway_operator.labels import FIELD_MANAGER, GROUP
 from rollway_operator.telemetry import WRITES
 
@@ -225,7 +225,7 @@ def _checked(status: int, answer: Json, doing: str) -> Json:
     if 200 <= status < 300:
         return answer
     message = f"{doing}: {status} {answer.get('reason', '')}: {answer.get('message', '')}"[:_MESSAGE_LENGTH]
-    raise {403: ForbiddenError, 409: ConflictError}.get(status, ClusterError)(message)
+    raise {403: ForbiddenError, 409: ConflictError, 422: InvalidError}.get(status, ClusterError)(message)
 
 
 def controller_of(child: Mapping[str, Any]) -> Mapping[str, Any]:

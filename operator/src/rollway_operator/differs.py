@@ -2,7 +2,8 @@
 
 The API server adds defaults and other writers add fields, so the live object may hold more than was asked for. It may
 not in selectors and data, where more means something else; nor in lists, where an added element is an added container,
-port or variable; nor where a field that we applied before is no longer desired.
+port or variable, nor with a whole list added to a pod template; nor where a field that we applied before is no longer
+desired.
 """
 
 import json
@@ -44,7 +45,7 @@ def repair(desired: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any
 def _repaired(desired: Any, live: Any, path: Path) -> Any:
     if not isinstance(desired, Mapping) or not isinstance(live, Mapping):
         return desired
-    surplus = dict.fromkeys(live.keys() - desired.keys()) if _is_exact(path) else {}
+    surplus = dict.fromkeys(_surplus(desired, live, path))
     return surplus | {key: _repaired(value, live.get(key), (*path, key)) for key, value in desired.items()}
 
 
@@ -65,9 +66,17 @@ def _compare(desired: Any, live: Any, path: Path) -> Iterator[str]:
 def _map(desired: Mapping[str, Any], live: Mapping[str, Any], path: Path) -> Iterator[str]:
     for key, value in desired.items():
         yield from _compare(value, live.get(key, _ABSENT), (*path, key))
+    for key in _surplus(desired, live, path):
+        yield f"{_shown_path((*path, key))}: not desired"
+
+
+def _surplus(desired: Mapping[str, Any], live: Mapping[str, Any], path: Path) -> list[str]:
+    """Name the keys that live may not have beside those desired."""
+    more = sorted(live.keys() - desired.keys())
     if _is_exact(path):
-        for key in sorted(live.keys() - desired.keys()):
-            yield f"{_shown_path((*path, key))}: not desired"
+        return more
+    # Of itself the API server adds no list to a pod template: it is a sidecar, a variable or a toleration.
+    return [key for key in more if _is_list(live[key])] if "template" in path else []
 
 
 def _is_exact(path: Path) -> bool:

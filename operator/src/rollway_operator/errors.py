@@ -8,7 +8,8 @@ RollwayError
     ├── ConflictError         the object changed since it was read: run the pass again
     ├── VanishingError        an object of a child's name is still being deleted
     └── ClusterError          the API server did not answer, or answered with an error
-        └── ForbiddenError    the operator may not do this
+        ├── ForbiddenError    the operator may not do this
+        └── InvalidError      what was written would not be valid beside what is there
 """
 
 
@@ -46,3 +47,7 @@ class ClusterError(TemporaryError):
 
 class ForbiddenError(ClusterError):
     """The operator may not do this; its RBAC, a quota or the namespace's end forbids it."""
+
+
+class InvalidError(ClusterError):
+    """What was written would not be valid beside what is there."""

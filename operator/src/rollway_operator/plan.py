@@ -212,10 +212,11 @@ def assign(situation: Situation, decision: Decision, stored: Mapping[str, Stored
     elif decision.action is Action.CANCEL:
         candidate = None
     elif decision.action is Action.PROMOTE and candidate:
-        stable = replace(
-            candidate, revision=replace(candidate.revision, outcome=PROMOTED, outcome_message="")
-        )
-        candidate = None
+        stable, candidate = candidate, None
+    if stable:
+        # Whoever is stable was promoted, also where a kill came between the status and this annotation.
+        promoted = replace(stable.revision, outcome=PROMOTED, outcome_message="")
+        stable = replace(stable, revision=promoted)
     stable, candidate = _pinned(stable), _pinned(candidate)
     named = {track.revision.name for track in (stable, candidate) if track}
     # A target rendered in this pass and not started yet is nowhere: the next pass renders it again, equally.

@@ -38,9 +38,9 @@ def namespace(api: Kubernetes) -> str:
 
 
 @pytest.fixture
-def kubelet(plane: ControlPlane, namespace: str) -> Kubelet:
+def kubelet(api: Kubernetes, namespace: str) -> Kubelet:
     """A pretended kubelet for the test's namespace."""
-    return Kubelet(plane, namespace)
+    return Kubelet(api, namespace)
 
 
 @pytest.fixture

@@ -21,7 +21,9 @@ from rollway_testing.kubernetes import Kubernetes
 @pytest.fixture
 async def cluster(plane: ControlPlane) -> AsyncIterator[Cluster]:
     configuration = Configuration()
-    await load_kube_config(config_file=str(plane.kubeconfig), client_configuration=configuration)
+    await load_kube_config(  # type: ignore[no-untyped-call]
+        config_file=str(plane.kubeconfig), client_configuration=configuration
+    )
     async with ApiClient(configuration) as client:
         yield Cluster(client)
 

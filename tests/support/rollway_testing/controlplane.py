@@ -1,13 +1,11 @@
 """A real API server with etcd and the controller manager, on loopback and without a node: pods are made, none runs."""
 
-import json
 import subprocess
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rollway_cluster import binaries, certificates, components
 from rollway_cluster.client import Client
@@ -82,12 +80,6 @@ class ControlPlane:
         if done.returncode:
             raise KubectlError(done.stderr.strip())
         return done.stdout
-
-    def set_status(self, kind: str, name: str, status: Mapping[str, Any], namespace: str = "default") -> None:
-        """Write a status as a kubelet would."""
-        patch = json.dumps({"status": status})
-        options = (f"--namespace={namespace}", "--subresource=status", "--type=merge", f"--patch={patch}")
-        self.kubectl("patch", kind, name, *options)
 
     def is_ready(self) -> bool:
         """Tell whether the API server answers."""

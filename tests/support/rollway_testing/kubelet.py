@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from enum import StrEnum
 from typing import Any
 
-from rollway_testing.controlplane import ControlPlane
+from rollway_testing.kubernetes import ApiError, Kubernetes
 
 Json = dict[str, Any]
 
@@ -26,21 +27,23 @@ class Nature(StrEnum):
 class Kubelet:
     """Gives every model pod of a namespace its status, by the nature of its version; good where none is told."""
 
-    def __init__(self, plane: ControlPlane, namespace: str) -> None:
-        self._plane = plane
+    def __init__(self, api: Kubernetes, namespace: str) -> None:
+        self._api = api
         self._namespace = namespace
         self._told: dict[str, Json] = {}
         self.natures: dict[str, Nature] = {}
 
     def step(self) -> None:
         """Look at every pod once and write what changed."""
-        for pod in self._plane.api.list("Pod", self._namespace):
+        for pod in self._api.list("Pod", self._namespace):
             labels, name = pod["metadata"]["labels"], pod["metadata"]["name"]
             if _MODEL_POD not in labels or "deletionTimestamp" in pod["metadata"]:
                 continue
             status = self.status(labels[_VERSION])
             if self._told.get(name) != status:
-                self._plane.set_status("pod", name, status, self._namespace)
+                # A pod that is gone since it was listed needs no status.
+                with suppress(ApiError):
+                    self._api.set_status("Pod", name, self._namespace, status)
                 self._told[name] = status
 
     def status(self, version: str) -> Json:

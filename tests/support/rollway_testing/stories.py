@@ -121,11 +121,12 @@ class Story:
         """Let the kubelet look once, and read the status."""
         self.kubelet.step()
         found = self.api.get("ModelDeployment", "iris", self.namespace)
-        return (found or {}).get("status", {})
+        status: dict[str, Any] = (found or {}).get("status", {})
+        return status
 
-    def until(self, holds: Callable[[dict[str, Any]], bool], what: str, within: float = 120) -> dict[str, Any]:
+    def until(self, holds: Callable[[dict[str, Any]], object], what: str, within: float = 120) -> dict[str, Any]:
         """Wait until the status is as wanted."""
-        return eventually(self.status, holds, within=within, what=what)
+        return eventually(self.status, lambda status: bool(holds(status)), within=within, what=what)
 
     def until_serving(self, version: str) -> dict[str, Any]:
         """Wait until a version is stable and Ready, nothing is under way, and the Service points at it."""

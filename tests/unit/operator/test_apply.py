@@ -8,7 +8,13 @@ import pytest
 from rollway_operator.apply import apply, apply_status, gap
 from rollway_operator.cluster import is_controlled
 from rollway_operator.domain import Event, Observed, Plan, Ref, Scale
-from rollway_operator.errors import ClusterError, ConflictError, NameConflictError, VanishingError
+from rollway_operator.errors import (
+    ClusterError,
+    ConflictError,
+    InvalidError,
+    NameConflictError,
+    VanishingError,
+)
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 BODY: dict[str, Any] = {
@@ -182,6 +188,19 @@ async def test_what_others_added_to_data_is_removed() -> None:
     plan = Plan(status=BODY["status"], objects=(CONFIG,))
     assert await run(cluster, plan) == ["apply ConfigMap iris-1", "merge ConfigMap iris-1"]
     assert cluster.objects["ConfigMap", "iris-1"]["data"] == {"digest": ""}
+
+
+async def test_what_cannot_be_applied_beside_what_is_there_is_patched() -> None:
+    spoilt = existing(SERVICE)
+    spoilt["spec"] = {"selector": {"rev": "2"}}
+    cluster = FakeCluster(spoilt)
+
+    async def refuse(_: object) -> None:
+        raise InvalidError("duplicate")
+
+    cluster.apply = refuse  # type: ignore[method-assign, assignment]
+    assert await run(cluster, Plan(status=BODY["status"], objects=(SERVICE,))) == ["merge Service iris"]
+    assert cluster.objects["Service", "iris"]["spec"] == SERVICE["spec"]
 
 
 async def test_prunes_delete_the_very_object_that_was_seen() -> None:

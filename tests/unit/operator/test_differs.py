@@ -105,6 +105,17 @@ def test_an_added_list_element_is_a_difference() -> None:
     assert differs(DEPLOYMENT, live) == "spec.template.spec.containers.0.env: 1 elements desired, 2 found"
 
 
+def test_a_list_added_to_a_pod_template_is_a_difference_that_the_repair_removes() -> None:
+    live = copy.deepcopy(LIVE)
+    template = live["spec"]["template"]["spec"]
+    template["tolerations"] = [{"operator": "Exists"}]
+    assert differs(DEPLOYMENT, live) == "spec.template.spec.tolerations: not desired"
+    assert repair(DEPLOYMENT, live)["spec"]["template"]["spec"]["tolerations"] is None
+    del template["tolerations"]
+    live["spec"]["clusterIPs"] = ["10.0.0.1"]
+    assert differs(DEPLOYMENT, live) is None
+
+
 def test_a_removed_field_is_a_difference() -> None:
     live = copy.deepcopy(LIVE)
     del live["spec"]["template"]["spec"]["automountServiceAccountToken"]
