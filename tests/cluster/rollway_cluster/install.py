@@ -130,7 +130,7 @@ def registry(poll_interval: str) -> Object:
 
 def uninstall(client: Client, *namespaces: str, say: Say = print) -> None:
     """Remove the namespaces of models, both charts, the definitions and the namespaces that ``install`` made."""
-    if any(client.get("crd", definition) for definition in _DEFINITIONS[:1]):
+    if client.get("crd", _DEFINITIONS[0]):
         for namespace in namespaces:
             say(f"ModelDeployments of {namespace}")
             client.run("delete", "modeldeployments", "--all", f"--namespace={namespace}", "--timeout=60s")
@@ -139,12 +139,24 @@ def uninstall(client: Client, *namespaces: str, say: Say = print) -> None:
             say(f"charts/{release}")
             client.uninstall(release, namespace)
     if _is_ours(client, SYSTEM_NAMESPACE):
-        for definition in _DEFINITIONS:
-            client.delete("crd", definition)
+        _remove_definitions(client, say)
     for namespace in (*namespaces, SYSTEM_NAMESPACE, MLFLOW_NAMESPACE):
         if _is_ours(client, namespace):
             say(f"namespace {namespace}")
             client.delete("namespace", namespace)
+
+
+def _remove_definitions(client: Client, say: Say) -> None:
+    """Remove the ModelRegistry and, unless others use them, the definitions: every object would go with them."""
+    if not client.get("crd", _DEFINITIONS[0]):
+        return
+    client.delete("modelregistry", registry("")["metadata"]["name"])
+    kinds = ",".join(_DEFINITIONS)
+    if others := client.run("get", kinds, "--all-namespaces", "--no-headers").strip():
+        say(f"the definitions stay, since these are not the demo's:\n{others}")
+        return
+    for definition in _DEFINITIONS:
+        client.delete("crd", definition)
 
 
 def _is_ours(client: Client, namespace: str) -> bool:
