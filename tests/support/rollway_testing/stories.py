@@ -124,7 +124,9 @@ class Story:
         status: dict[str, Any] = (found or {}).get("status", {})
         return status
 
-    def until(self, holds: Callable[[dict[str, Any]], object], what: str, within: float = 120) -> dict[str, Any]:
+    def until(
+        self, holds: Callable[[dict[str, Any]], object], what: str, within: float = 120
+    ) -> dict[str, Any]:
         """Wait until the status is as wanted."""
         return eventually(self.status, lambda status: bool(holds(status)), within=within, what=what)
 

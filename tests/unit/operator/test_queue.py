@@ -16,6 +16,7 @@ class Bench:
         self.passes: list[tuple[str, float]] = []
         self.running: set[str] = set()
         self.most_at_once = 0
+        self.overlapped = False
         self.failures = 0
         self.come_back: timedelta | None = None
         self.open = asyncio.Event()
@@ -25,7 +26,8 @@ class Bench:
         self.started = asyncio.get_running_loop().time()
 
     async def _work(self, key: str) -> timedelta | None:
-        assert key not in self.running, "two passes of one key at once"
+        # The queue takes what work raises for a failed pass: an assertion here would go unheard.
+        self.overlapped = self.overlapped or key in self.running
         self.running.add(key)
         self.most_at_once = max(self.most_at_once, len(self.running))
         self.passes.append((key, asyncio.get_running_loop().time() - self.started))
@@ -62,6 +64,7 @@ async def test_a_key_added_during_its_pass_is_passed_once_more_and_never_twice_a
     assert await bench.after(1) == 1
     bench.open.set()
     assert await bench.after(1) == 2
+    assert not bench.overlapped
     await bench.queue.stop()
 
 

@@ -1,0 +1,248 @@
+import asyncio
+import copy
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollway_operator.controller import Controller
+from rollway_operator.errors import ClusterError
+from rollway_operator.settings import Settings
+from rollway_testing.clock import without_waiting
+
+KINDS = (
+    "ModelDeployment",
+    "ModelRegistry",
+    "ControllerRevision",
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "Pod",
+)
+
+
+def deployment(name: str = "iris", generation: int = 1, **metadata: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "rollway.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {
+            "name": name,
+            "namespace": "team-a",
+            "uid": f"u-{name}",
+            "generation": generation,
+            "resourceVersion": "1",
+            "creationTimestamp": "2026-01-01T11:00:00Z",
+        }
+        | metadata,
+        "spec": {"model": {"name": "fraud", "alias": "champion", "registryRef": {"name": "absent"}}},
+    }
+
+
+class FakeCluster:
+    """Holds ModelDeployments and CRDs in memory, keeps their status, and may be away."""
+
+    def __init__(self, *present: dict[str, Any]) -> None:
+        crd: dict[str, Any] = {"spec": {"x-kubernetes-validations": []}}
+        self.objects = {(item["kind"], item["metadata"]["name"]): item for item in present}
+        for plural in ("modeldeployments", "modelregistries"):
+            self.objects["CustomResourceDefinition", f"{plural}.rollway.dev"] = crd
+        self.gets: list[str] = []
+        self.lists = 0
+        self.statuses = 0
+        self.away = False
+
+    async def get(self, kind: str, name: str, _namespace: str | None = None) -> dict[str, Any] | None:
+        if self.away:
+            raise ClusterError("away")
+        if kind == "ModelDeployment":
+            self.gets.append(name)
+        return copy.deepcopy(self.objects.get((kind, name)))
+
+    async def list(self, kind: str, **_: Any) -> list[dict[str, Any]]:
+        if self.away:
+            raise ClusterError("away")
+        self.lists += 1
+        return [copy.deepcopy(item) for (known, _), item in self.objects.items() if known == kind]
+
+    async def apply_status(self, manifest: dict[str, Any]) -> None:
+        self.statuses += 1
+        self.objects[manifest["kind"], manifest["metadata"]["name"]]["status"] = manifest["status"]
+
+    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        return manifest
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[FakeCluster], Controller]:
+    runtime = {
+        "image": "img",
+        "fetchCommand": ["fetch"],
+        "ports": {"http": 1, "grpc": 2, "metrics": 3},
+        "readinessPath": "/r",
+        "livenessPath": "/l",
+        "drainSeconds": 5,
+    }
+    file = tmp_path / "runtimes.json"
+    file.write_text(json.dumps({"mlserver": runtime}))
+    settings = Settings.from_environment({"ROLLWAY_NAMESPACE": "rollway", "ROLLWAY_RUNTIMES_FILE": str(file)})
+
+    def controller(cluster: FakeCluster) -> Controller:
+        client: Any = cluster
+        return Controller(client, settings)
+
+    return controller
+
+
+Make = Callable[[FakeCluster], Controller]
+
+
+@without_waiting
+async def test_resyncs_of_an_object_at_rest_write_nothing(make: Make) -> None:
+    cluster = FakeCluster(deployment())
+    controller = make(cluster)
+    await controller.start()
+    await asyncio.sleep(60)
+    lists = cluster.lists
+    await asyncio.sleep(600)
+    assert cluster.lists - lists > 27 * len(KINDS)
+    assert cluster.statuses == 1
+    await controller.stop()
+
+
+@without_waiting
+async def test_an_event_that_changes_nothing_anybody_asked_for_queues_nothing(make: Make) -> None:
+    cluster = FakeCluster(deployment())
+    controller = make(cluster)
+    await controller.start()
+    await asyncio.sleep(5)
+    before = len(cluster.gets)
+    for version in range(2, 20):
+        controller.deployment_changed(
+            deployment(resourceVersion=str(version)) | {"status": {"phase": "Healthy"}}
+        )
+    await asyncio.sleep(1)
+    assert len(cluster.gets) == before
+    await controller.stop()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"generation": 2},
+        {"labels": {"team": "a"}},
+        {"annotations": {"rollway.dev/promote": "x"}},
+        {"deletionTimestamp": "2026-01-01T12:00:00Z"},
+        {"uid": "another"},
+    ],
+)
+def test_an_event_that_changes_what_was_asked_for_makes_a_pass(make: Make, changed: dict[str, Any]) -> None:
+    @without_waiting
+    async def story() -> None:
+        cluster = FakeCluster(deployment())
+        controller = make(cluster)
+        await controller.start()
+        await asyncio.sleep(5)
+        before = len(cluster.gets)
+        controller.deployment_changed(deployment(**changed))
+        await asyncio.sleep(1)
+        assert len(cluster.gets) == before + 1
+        await controller.stop()
+
+    story()
+
+
+@without_waiting
+async def test_a_deleted_object_is_never_passed_again(make: Make) -> None:
+    cluster = FakeCluster(deployment())
+    controller = make(cluster)
+    await controller.start()
+    await asyncio.sleep(5)
+    del cluster.objects["ModelDeployment", "iris"]
+    controller.deployment_gone(deployment())
+    before = len(cluster.gets)
+    await asyncio.sleep(600)
+    assert len(cluster.gets) == before
+    await controller.stop()
+
+
+@without_waiting
+async def test_a_registry_that_changes_has_its_followers_passed(make: Make) -> None:
+    cluster = FakeCluster(deployment("one"), deployment("two"), deployment("other"))
+    cluster.objects["ModelDeployment", "other"]["spec"]["model"]["registryRef"]["name"] = "elsewhere"
+    controller = make(cluster)
+    await controller.start()
+    await asyncio.sleep(5)
+    cluster.gets.clear()
+    body = {
+        "kind": "ModelRegistry",
+        "metadata": {"name": "absent", "uid": "r", "generation": 1},
+        "spec": {
+            "mlflow": {"trackingURI": "http://127.0.0.1:1"},
+            "artifacts": [{"prefix": "s3://models/"}],
+            "allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "nobody"}}},
+        },
+    }
+    controller.registry_changed(body)
+    await asyncio.sleep(1)
+    assert sorted(cluster.gets) == ["one", "two"]
+    controller.registry_changed(body | {"status": {"conditions": []}})
+    await asyncio.sleep(1)
+    assert len(cluster.gets) == 2
+    await controller.stop()
+
+
+@without_waiting
+async def test_without_a_successful_resync_for_three_minutes_it_is_stuck_and_recovers(make: Make) -> None:
+    cluster = FakeCluster()
+    controller = make(cluster)
+    await controller.start()
+    stuck = []
+    for away, seconds in ((False, 3600), (True, 150), (True, 60), (False, 30)):
+        cluster.away = away
+        await asyncio.sleep(seconds)
+        stuck.append(controller.stuck)
+    assert stuck == [False, False, True, False]
+    await controller.stop()
+
+
+@without_waiting
+async def test_missing_crds_are_waited_for_and_the_log_says_what_to_do(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = FakeCluster()
+    crd = cluster.objects.pop(("CustomResourceDefinition", "modeldeployments.rollway.dev"))
+    controller = make(cluster)
+    starting = asyncio.create_task(controller.start())
+    await asyncio.sleep(timedelta(minutes=1).total_seconds())
+    assert not starting.done()
+    assert "modeldeployments.rollway.dev is missing: install it with `kubectl apply" in caplog.text
+    cluster.objects["CustomResourceDefinition", "modeldeployments.rollway.dev"] = crd
+    await starting
+    await controller.stop()
+
+
+@without_waiting
+async def test_a_crd_without_our_rules_is_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    cluster = FakeCluster()
+    cluster.objects["CustomResourceDefinition", "modeldeployments.rollway.dev"] = {"spec": {}}
+    controller = make(cluster)
+    await controller.start()
+    assert "has none of our rules" in caplog.text
+    await controller.stop()
+
+
+@without_waiting
+async def test_a_spec_that_an_older_operator_cannot_read_is_said_in_a_condition(make: Make) -> None:
+    cluster = FakeCluster(deployment())
+    cluster.objects["ModelDeployment", "iris"]["spec"]["model"] = {"name": ["not", "text"]}
+    controller = make(cluster)
+    await controller.start()
+    await asyncio.sleep(120)
+    status = cluster.objects["ModelDeployment", "iris"]["status"]
+    stalled = next(one for one in status["conditions"] if one["type"] == "Stalled")
+    assert stalled["reason"] == "SpecInvalid"
+    assert cluster.statuses == 1
+    await controller.stop()
