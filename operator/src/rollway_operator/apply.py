@@ -66,8 +66,8 @@ async def apply(cluster: Cluster, plan: Plan, deployment: Object, observed: Obse
     for ref in plan.prunes:
         if (child := observed.objects.get((ref.kind, ref.name))) is not None:
             await cluster.delete(ref.kind, ref.name, namespace, child["metadata"]["uid"])
-    for event in plan.events:
-        await tell(cluster, deployment, event, observed.now)
+    for order, event in enumerate(plan.events):
+        await tell(cluster, deployment, event, observed.now + timedelta(microseconds=order))
     for kind, name in map(_ref, plan.objects):
         if "deletionTimestamp" in live.get((kind, name), {"metadata": {}})["metadata"]:
             raise VanishingError(f"{kind} {name} is being deleted; it is made again when it is gone")
@@ -117,7 +117,8 @@ async def tell(cluster: Cluster, deployment: Object, event: Event, now: datetime
             {
                 "apiVersion": "events.k8s.io/v1",
                 "kind": "Event",
-                "metadata": {"generateName": f"{name}-", "namespace": namespace},
+                # kubectl lists events without a count by name: one that grows with time keeps their order.
+                "metadata": {"name": f"{name}.{int(now.timestamp() * 1e6):x}", "namespace": namespace},
                 "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
                 "type": event.type,
                 "reason": event.reason,

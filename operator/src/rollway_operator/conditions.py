@@ -88,7 +88,9 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
         if before and overdue(deployment, before.last_transition_time, observed.now) and not closed:
             facts["Stalled"] = (True, "MinimumReplicasUnavailable", message)
     elif stable is None and not closed and not obstacle:
-        facts["Reconciling"] = (True, decision.reason, decision.message)
+        unresolved = resolution.version is None
+        why = (resolution.reason, resolution.message) if unresolved else (decision.reason, decision.message)
+        facts["Reconciling"] = (True, *why)
     return facts
 
 

@@ -136,7 +136,7 @@ async def test_the_decision_is_written_first_then_what_follows_in_order() -> Non
         "create ConfigMap iris-1",
         "create Service iris",
         "create Deployment iris-1",
-        "create Event",
+        "create Event iris.64752550bf000",
     ]
 
 
@@ -212,7 +212,7 @@ async def test_prunes_delete_the_very_object_that_was_seen() -> None:
 
 async def test_an_event_that_cannot_be_recorded_fails_nothing() -> None:
     cluster = FakeCluster()
-    cluster.refuses = {"create Event"}
+    cluster.refuses = {"create Event iris.64752550bf000"}
     assert (await run(cluster))[-1] == "create Deployment iris-1"
 
 
@@ -269,7 +269,7 @@ async def test_a_child_that_is_being_deleted_is_come_back_to_after_all_else_is_d
     cluster = FakeCluster(existing(SERVICE, deletionTimestamp=NOON.isoformat()))
     with pytest.raises(VanishingError):
         await run(cluster)
-    assert cluster.written[-1] == "create Event"
+    assert cluster.written[-1] == "create Event iris.64752550bf000"
 
 
 async def test_a_child_that_appears_between_looking_and_creating_ends_the_pass() -> None:
