@@ -477,7 +477,7 @@ class AllowedNamespaces(Value):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "!has(self.from) || (self.from == 'Selector') == has(self.selector)",
+                "(has(self.from) && self.from == 'Selector') == has(self.selector)",
                 "set selector exactly when from is Selector",
             )
         )
