@@ -79,7 +79,9 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
         facts["Stalled"] = (True, decision.reason, decision.message)
     if rolling or decision.action is Action.CANCEL:
         facts["Reconciling"] = (True, decision.reason, decision.message)
-        if overdue(deployment, outlook.since, observed.now):
+        # Where the server already runs, its own time counts: rollout.candidate_stuck ends it.
+        loading = candidate is not None and any(pod.server_since for pod in candidate.pods)
+        if not loading and overdue(deployment, outlook.since, observed.now):
             facts["Stalled"] = (True, "ProgressDeadlineExceeded", decision.message)
     elif below:
         reason, message = _words(False, serving, shortage)
