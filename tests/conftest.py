@@ -6,6 +6,9 @@ import pytest
 
 LEVELS = ("unit", "integration", "e2e")
 
+# A failed assert of a shared module shows its values, as a test's own does.
+pytest.register_assert_rewrite("rollway_testing")
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rollway_cluster.cluster import Cluster, select
-from rollway_cluster.install import client_of, install, load_images
+from rollway_cluster.images import REPOSITORY
+from rollway_cluster.install import Installation, client_of, install, load_images
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.operator import Operator
 from rollway_testing.registry import Registry
@@ -40,32 +42,33 @@ def cluster() -> Iterator[Cluster]:
         selected.down()
 
 
+def runtime(image: str) -> dict[str, Any]:
+    """What the chart's values say of an inference server that is used as Rollway's mlserver is."""
+    values = yaml.safe_load((REPOSITORY / "charts/rollway/values.yaml").read_text())
+    return dict(values["runtimes"]["mlserver"]) | {"image": image}
+
+
 @pytest.fixture(scope="session")
-def reinstall(cluster: Cluster, say: Callable[[str], None]) -> Callable[..., Any]:
-    """Install everything, or bring it back to how it was: with one more runtime, whose server does not drain."""
+def installer(cluster: Cluster, say: Callable[[str], None]) -> Callable[..., Installation]:
+    """Install everything, or install it again with more runtimes, each of an image."""
     client = client_of(cluster)
 
-    def run(**images: str) -> Any:
-        built = load_images(cluster, say=say) | images
-        mlserver = {
-            "image": built["mlserver"],
-            "fetchCommand": ["python", "-m", "rollway_serving.fetch"],
-            "ports": {"http": 8080, "grpc": 8081, "metrics": 8082},
-            "readinessPath": "/v2/models/{name}/ready",
-            "livenessPath": "/v2/health/live",
-            "drainSeconds": 5,
-        }
-        runtimes = {"mlserver": mlserver, "hasty": mlserver | {"drainSeconds": 0}}
-        return install(client, built, values={"runtimes": runtimes}, say=say)
+    def run(
+        images: Mapping[str, str] | None = None, runtimes: Mapping[str, str] | None = None
+    ) -> Installation:
+        built = load_images(cluster, say=say) | dict(images or {})
+        servers = {"mlserver": built["mlserver"]} | dict(runtimes or {})
+        values = {"runtimes": {name: runtime(image) for name, image in servers.items()}}
+        return install(client, built, values=values, say=say)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def world(cluster: Cluster, reinstall: Callable[..., Any]) -> Iterator[World]:
+def world(cluster: Cluster, installer: Callable[..., Installation]) -> Iterator[World]:
     """The cluster with everything installed."""
     client = client_of(cluster)
-    installation = reinstall()
+    installation = installer()
     with Kubernetes.connect(client) as kubernetes:
         registry = Registry(client, kubernetes, installation)
         yield World(cluster, client, kubernetes, installation, registry, Operator(kubernetes))

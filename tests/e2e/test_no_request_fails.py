@@ -1,8 +1,13 @@
 """Constant traffic over REST and gRPC, kept-alive and fresh, through everything that is done to a serving model."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
-from rollway_testing.scenario import Given, Scenario, Then, When
+from rollway_cluster.install import Installation
+from rollway_testing.builds import another_build
+from rollway_testing.scenario import Given, Scenario, Then, When, World
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +81,24 @@ def test_while_mlflow_is_stopped_and_replicas_are_added(when: When, then: Then, 
     then.no_request_failed(answered_by={old, new})
 
 
-def test_without_the_drain_the_same_alias_move_fails_requests(given: Given, scenario: Scenario) -> None:
+@pytest.fixture
+def abrupt(world: World, installer: Callable[..., Installation], tmp_path: Path) -> str:
+    """A runtime whose server ends at once when it is told to stop."""
+    at_once = {"mlserver_runtime.py": {"    life.told_to_stop()\n": "    os._exit(0)\n"}}
+    image = another_build(world.cluster, "mlserver", tmp_path / "sources", "0.1.0-abrupt", at_once)
+    installer(abrupt=image)
+    return "abrupt"
+
+
+def test_the_judge_sees_the_requests_that_fail_without_the_drain(
+    given: Given, scenario: Scenario, abrupt: str
+) -> None:
     given.a_model(versions=2)
-    given.a_deployment(predictor={"runtime": "hasty"})
-    with scenario.when.traffic_flows():
+    given.a_deployment(predictor={"runtime": abrupt, "replicas": 3})
+    with scenario.when.traffic_flows(rate=50):
         scenario.when.the_alias_moves_to("2")
-        scenario.then.it_serves("2")
+        scenario.then.it_serves("2", replicas=3)
         scenario.then.only_stable_has_pods()
+        scenario.when.it_is_scaled_to(1)
+        scenario.then.it_has_pods(1)
     scenario.then.requests_failed()

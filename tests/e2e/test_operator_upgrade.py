@@ -1,12 +1,11 @@
 """Another build of the operator takes over without touching what runs; the next version is shaped by the new build."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rollway_testing.operator import another_build
+from rollway_testing.builds import another_build
 from rollway_testing.scenario import Given, Scenario, Then, When, World
 
 CHANGES = {
@@ -22,29 +21,21 @@ CHANGES = {
 
 
 @pytest.fixture
-def another_operator(
-    world: World, reinstall: Callable[..., Any], tmp_path: Path
-) -> Iterator[Callable[[], str]]:
-    """Replace the operator; the one under test comes back at the end."""
-    image = another_build(world.cluster, tmp_path / "sources", "0.1.1", CHANGES)
-
-    def replace() -> str:
-        reinstall(operator=image)
-        return image
-
-    yield replace
-    reinstall()
+def another(world: World, tmp_path: Path) -> Iterator[str]:
+    """The image of another operator; the one under test comes back at the end."""
+    image = world.operator.image()
+    yield another_build(world.cluster, "operator", tmp_path / "sources", "0.1.0-upgrade", CHANGES)
+    world.operator.replace(image)
 
 
 def test_an_upgrade_restarts_nothing_and_reaches_the_next_version(
-    given: Given, when: When, then: Then, scenario: Scenario, another_operator: Callable[[], str]
+    given: Given, when: When, then: Then, scenario: Scenario, another: str
 ) -> None:
     given.a_model(versions=2)
     given.a_deployment(predictor={"replicas": 2})
     pods, revisions = then.pods(), then.revisions()
 
-    image = another_operator()
-    assert scenario.world.operator.image() == image
+    scenario.world.operator.replace(another)
     # What only a running operator does proves that the new one has looked at this model.
     when.a_child_is_deleted("Service", "prices")
     then.it_is_restored("Service", "prices")

@@ -29,6 +29,7 @@ _KINDS: Final = {
 }
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"
+_STRATEGIC: Final = "application/strategic-merge-patch+json"
 
 
 class ApiError(Exception):
@@ -96,15 +97,14 @@ class Kubernetes:
         path = _path(manifest["kind"], metadata.get("namespace"), metadata["name"])
         return self._call("PATCH", path, query, manifest, _APPLY)
 
-    def patch(self, kind: str, name: str, namespace: str | None, changes: Object) -> Object:
-        """Change an object by a merge patch."""
+    def patch(
+        self, kind: str, name: str, namespace: str | None, changes: Object, *, strategic: bool = False
+    ) -> Object:
+        """Change an object by a merge patch; a strategic one merges lists by the names in them."""
+        content_type = _STRATEGIC if strategic else _MERGE
         return self._call(
-            "PATCH", _path(kind, namespace, name), {"fieldValidation": "Strict"}, changes, _MERGE
+            "PATCH", _path(kind, namespace, name), {"fieldValidation": "Strict"}, changes, content_type
         )
-
-    def set_status(self, kind: str, name: str, namespace: str | None, status: Object) -> None:
-        """Write a status as a kubelet would."""
-        self._call("PATCH", f"{_path(kind, namespace, name)}/status", {}, {"status": status}, _MERGE)
 
     def scale(self, kind: str, name: str, namespace: str, replicas: int) -> None:
         """Write a replica count as `kubectl scale` does."""

@@ -1,14 +1,10 @@
-"""The operator as tests treat it: killed without warning, and replaced by another build."""
+"""The operator as tests treat it: looked at from outside, and killed without warning."""
 
 import contextlib
 import os
-import shutil
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
-from rollway_cluster.cluster import Cluster
-from rollway_cluster.images import REPOSITORY, build_images
 from rollway_cluster.install import OPERATOR, SYSTEM_NAMESPACE
 from rollway_testing.kubernetes import Kubernetes, Object
 from rollway_testing.waiting import eventually
@@ -58,6 +54,18 @@ class Operator:
 
         eventually(ended, within=30, what="the operator was killed")
 
+    def replace(self, image: str) -> None:
+        """Run another image, and return when its pod is the only one."""
+        container = {"name": "operator", "image": image}
+        changes = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        self._kubernetes.patch("Deployment", OPERATOR, SYSTEM_NAMESPACE, changes, strategic=True)
+        eventually(
+            lambda: [container["image"] for container in self.pod()["spec"]["containers"]],
+            lambda images: images == [image],
+            within=_SECONDS_TO_RETURN,
+            what=f"{image} runs",
+        )
+
     def log(self, lines: int = 40) -> str:
         """Return the end of its log, before a restart too."""
         pods = self._kubernetes.list("Pod", SYSTEM_NAMESPACE, _LABELS)
@@ -70,28 +78,6 @@ class Operator:
         found = self._kubernetes.get("Deployment", OPERATOR, SYSTEM_NAMESPACE)
         assert found is not None
         return str(found["spec"]["template"]["spec"]["containers"][0]["image"])
-
-
-def another_build(
-    cluster: Cluster, folder: Path, version: str, changes: Mapping[str, Mapping[str, str]]
-) -> str:
-    """Build an operator from changed sources, load it and return its reference; each changed text must be there."""
-    for part in ("operator", "requirements"):
-        shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    _change(folder / "operator/pyproject.toml", {'version = "0.1.0"': f'version = "{version}"'})
-    for path, replacements in changes.items():
-        _change(folder / "operator/src/rollway_operator" / path, replacements)
-    (archive,) = build_images(["operator"], root=folder).values()
-    (reference,) = cluster.load_images([archive]).values()
-    return reference
-
-
-def _change(path: Path, replacements: Mapping[str, str]) -> None:
-    text = path.read_text()
-    for old, new in replacements.items():
-        assert text.count(old) == 1, f"{path} holds {old!r} {text.count(old)} times"
-        text = text.replace(old, new)
-    path.write_text(text)
 
 
 def _ready(pod: Object) -> bool:

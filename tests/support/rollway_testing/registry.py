@@ -1,6 +1,7 @@
 """MLflow and the S3 store inside a cluster, from a test's side: register, move, delete, spoil, stop and start."""
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -87,7 +88,7 @@ class Registry:
         return str(mlflow.create_model_version(model, uri).version)
 
     def train(self, model: str, sample: str, location: str) -> None:
-        """Train a sample's model by its own program, register it and let it take the alias ``champion``."""
+        """Train and register a sample's model by its own program, and point the alias ``champion`` at it."""
         credentials = self._installation.credentials
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": self.tracking_uri,
@@ -97,19 +98,17 @@ class Registry:
             "AWS_DEFAULT_REGION": self._installation.region,
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
-        experiment = ("--experiment", model, "--artifact-location", location)
-        for arguments in (
-            ("train", "--sample", sample, *experiment, "--register", model),
-            ("promote", "--model", model),
-        ):
-            done = subprocess.run(
-                [sys.executable, "-m", "rollway_training", *arguments],
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr
+        command = ["train", "--sample", sample, "--experiment", model, "--artifact-location", location]
+        done = subprocess.run(
+            [sys.executable, "-m", "rollway_training", *command, "--register", model],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        registered = json.loads(done.stdout.splitlines()[-1])
+        self.move_alias(model, "champion", registered["version"])
 
     def champion(self, model: str) -> str | None:
         """The version that ``champion`` names, if there is one."""
