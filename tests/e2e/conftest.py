@@ -53,13 +53,11 @@ def installer(cluster: Cluster, say: Callable[[str], None]) -> Callable[..., Ins
     """Install everything, or install it again with more runtimes, each of an image."""
     client = client_of(cluster)
 
-    def run(
-        images: Mapping[str, str] | None = None, runtimes: Mapping[str, str] | None = None
-    ) -> Installation:
-        built = load_images(cluster, say=say) | dict(images or {})
-        servers = {"mlserver": built["mlserver"]} | dict(runtimes or {})
+    def run(**runtimes: str) -> Installation:
+        images = load_images(cluster, say=say)
+        servers = {"mlserver": images["mlserver"]} | runtimes
         values = {"runtimes": {name: runtime(image) for name, image in servers.items()}}
-        return install(client, built, values=values, say=say)
+        return install(client, images, values=values, say=say)
 
     return run
 

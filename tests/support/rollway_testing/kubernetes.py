@@ -106,6 +106,10 @@ class Kubernetes:
             "PATCH", _path(kind, namespace, name), {"fieldValidation": "Strict"}, changes, content_type
         )
 
+    def set_status(self, kind: str, name: str, namespace: str | None, status: Object) -> None:
+        """Write a status as a kubelet would."""
+        self._call("PATCH", f"{_path(kind, namespace, name)}/status", {}, {"status": status}, _MERGE)
+
     def scale(self, kind: str, name: str, namespace: str, replicas: int) -> None:
         """Write a replica count as `kubectl scale` does."""
         path = f"{_path(kind, namespace, name)}/scale"
