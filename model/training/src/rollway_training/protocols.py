@@ -1,6 +1,6 @@
 """The three ways to ask a served model, each as one coroutine: REST V2, gRPC V2 and MLflow's ``/invocations``.
 
-Nothing here retries: one question, one answer or one failure.
+Nothing here retries what a server may have seen: one question, one answer or one failure.
 """
 
 from __future__ import annotations
@@ -97,14 +97,13 @@ async def grpc_v2(channel: grpc.aio.Channel, model: str, rows: pd.DataFrame) -> 
 
 
 def channel(address: str) -> grpc.aio.Channel:
-    """Open a channel that shares no connection with another and passes no proxy."""
+    """Open a channel that shares no connection with another and passes no proxy.
+
+    gRPC's transparent retries stay as every client has them. They send again only a call that has not left this
+    process when the server says that it takes no more calls on the connection, which all servers say now and then.
+    """
     return grpc.aio.insecure_channel(
-        address,
-        options=(
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.enable_retries", 0),
-        ),
+        address, options=(("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))
     )
 
 
