@@ -27,7 +27,7 @@ from rollway_cluster.install import (
     uninstall,
 )
 from rollway_cluster.judge import Expected, Tally, change, tally, wrong
-from rollway_cluster.reference import expected, newest_version
+from rollway_cluster.reference import expected, newest_version, prepare
 from rollway_cluster.report import Report, table
 
 NAMESPACE = "rollway-demo"
@@ -126,6 +126,7 @@ def _alone(cluster: Cluster) -> Iterator[None]:
 
 
 def _run(cluster: Cluster, report: Report) -> None:
+    prepare()
     stage = _prepare(cluster, report)
     with report.step("ask the registry from this process") as step:
         newest = newest_version(stage.client, stage.installation, MODEL)

@@ -5,6 +5,7 @@ import os
 import secrets
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ MODELS_BUCKET = "models"
 STORE_SECRET = "s3-credentials"
 MODELS_SECRET = "models-s3"
 OPERATOR = "rollway-operator"
+_LOADED_AT_A_TIME = 2
 _MADE_BY = {"app.kubernetes.io/managed-by": "rollway-cluster"}
 _DEFINITIONS = ("modeldeployments.rollway.dev", "modelregistries.rollway.dev")
 
@@ -59,18 +61,20 @@ def load_images(cluster: Cluster, names: Sequence[str] = IMAGES, say: Say = prin
     Where ``ROLLWAY_IMAGES`` names a JSON file of references, it is believed: the cluster pulls them by itself.
     """
     if given := os.environ.get("ROLLWAY_IMAGES"):
-        references: dict[str, str] = json.loads(Path(given).read_text())
-        return references
+        pulled: dict[str, str] = json.loads(Path(given).read_text())
+        return pulled
     archives = build_images(names, say=say)
     # Every start from nothing gives this namespace another uid: what was loaded before is not there any more.
     identity = _identity(client_of(cluster))
     record = cluster.state / "images.json"
     known = json.loads(record.read_text()) if record.exists() else {}
     loaded: dict[str, str] = known.get("loaded", {}) if known.get("cluster") == identity else {}
-    for name, archive in archives.items():
-        if archive.name not in loaded:
-            say(f"{name}: loading")
-            (loaded[archive.name],) = cluster.load_images([archive]).values()
+    missing = {name: archive for name, archive in archives.items() if archive.name not in loaded}
+    with ThreadPoolExecutor(_LOADED_AT_A_TIME) as pool:
+        references = pool.map(lambda archive: cluster.load_images([archive]), missing.values())
+        for (name, archive), reference in zip(missing.items(), references, strict=True):
+            (loaded[archive.name],) = reference.values()
+            say(f"{name}: loaded")
             record.write_text(json.dumps({"cluster": identity, "loaded": loaded}, indent=2))
     return {name: loaded[archive.name] for name, archive in archives.items()}
 

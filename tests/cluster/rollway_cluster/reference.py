@@ -1,6 +1,8 @@
 """The registry's models in this process: what a version really gives, whoever is asked about it in the cluster."""
 
+import importlib
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -8,6 +10,12 @@ from rollway_cluster.client import Client
 from rollway_cluster.install import MLFLOW_NAMESPACE, Installation
 
 MLFLOW_PORT, S3_PORT = 5000, 8333
+
+
+def prepare() -> None:
+    """Begin to import what the other functions need, which takes seconds, while something else is waited for."""
+    name = "rollway_training.registry"
+    threading.Thread(target=importlib.import_module, args=(name,), name=f"import {name}", daemon=True).start()
 
 
 @contextmanager
