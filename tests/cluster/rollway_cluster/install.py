@@ -66,7 +66,8 @@ def load_images(cluster: Cluster, names: Sequence[str] = IMAGES, say: Say = prin
     archives = build_images(names, say=say)
     # Every start from nothing gives this namespace another uid: what was loaded before is not there any more.
     identity = _identity(client_of(cluster))
-    record = cluster.state / "images.json"
+    record = cluster.state / "data" / "images.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(record.read_text()) if record.exists() else {}
     loaded: dict[str, str] = known.get("loaded", {}) if known.get("cluster") == identity else {}
     missing = {name: archive for name, archive in archives.items() if archive.name not in loaded}
