@@ -134,13 +134,12 @@ def overdue(deployment: ModelDeployment, since: datetime, now: datetime) -> bool
 
 def headline(roles: Roles, facts: Mapping[str, Fact]) -> str:
     """Say in one sentence what goes on, the trouble first."""
+    version = roles.stable.revision.version if roles.stable and roles.stable.ready else None
     for type_ in ("Stalled", "Reconciling"):
         holds, _, message = facts[type_]
         if holds:
-            still = (
-                f"; v{roles.stable.revision.version} serves" if roles.stable and roles.stable.ready else ""
-            )
-            return f"{message}{still}"[:MESSAGE_LENGTH]
+            about_stable = version is None or message.startswith(f"v{version}:")
+            return message if about_stable else f"{message[:MESSAGE_LENGTH]}; v{version} serves"
     resolved, _, message = facts["ModelResolved"]
     return message if not resolved else facts["PredictorReady"][2]
 
