@@ -21,7 +21,7 @@ from rollway_operator.errors import ClusterError, ConflictError, ForbiddenError,
 from rollway_operator.labels import GROUP
 from rollway_operator.observe import now, observe_all
 from rollway_operator.queue import WorkQueue
-from rollway_operator.reconcile import Context, idle, reconcile
+from rollway_operator.reconcile import Context, Look, look, look_again, reconcile
 from rollway_operator.resolve import DEFAULT_REGISTRY, Resolver, registry_status
 from rollway_operator.settings import Settings
 from rollway_operator.telemetry import QUEUE_DEPTH, RECONCILE_SECONDS, RECONCILES
@@ -51,6 +51,8 @@ class Controller:
         self._seen: dict[Key, Mapping[str, Any]] = {}
         self._follows: dict[Key, str] = {}
         self._shared: dict[Key, tuple[Object, Observed]] = {}
+        self._looks: dict[Key, Look] = {}
+        self._news: set[Key] = set()
         self._known_registries: dict[str, Object] = {}
         self._known_labels: dict[str, Mapping[str, str]] = {}
         self._resyncing: asyncio.Task[None] | None = None
@@ -90,8 +92,7 @@ class Controller:
         if self._seen.get(key) == asked:
             return
         self._seen[key] = asked
-        self._shared.pop(key, None)
-        self._deployments.add(key)
+        self._add_afresh(key)
         QUEUE_DEPTH.set(len(self._deployments))
 
     def deployment_gone(self, body: Object) -> None:
@@ -116,12 +117,19 @@ class Controller:
     def _add_followers(self, registry: str) -> None:
         for key, followed in self._follows.items():
             if followed == registry:
-                self._shared.pop(key, None)
-                self._deployments.add(key)
+                self._add_afresh(key)
+
+    def _add_afresh(self, key: Key) -> None:
+        """Have a pass that rests on nothing seen before."""
+        self._shared.pop(key, None)
+        self._looks.pop(key, None)
+        self._news.add(key)
+        self._deployments.add(key)
 
     def _forget(self, key: Key) -> None:
-        for store in (self._seen, self._follows, self._shared):
+        for store in (self._seen, self._follows, self._shared, self._looks):
             store.pop(key, None)
+        self._news.discard(key)
         self._deployments.forget(key)
 
     # ---------------------------------------------------------------------------------------------------------- passes
@@ -149,10 +157,17 @@ class Controller:
         return delay if delay is not None and delay < self._settings.resync else None
 
     async def _reconcile(self, key: Key) -> timedelta | None:
+        self._news.discard(key)
+        before = self._looks.pop(key, None)
         if shared := self._shared.pop(key, None):
-            delay = await idle(self._context, *shared)
-            if delay is not None:
-                return delay
+            found = await look(self._context, *shared)
+        else:
+            found = await look_again(self._context, before) if before else None
+        if found:
+            # News that came while we looked is not in what was found.
+            if key not in self._news:
+                self._looks[key] = found
+            return found.come_back
         body = await self._cluster.get("ModelDeployment", key.name, key.namespace)
         if body is None or "deletionTimestamp" in body["metadata"]:
             return None

@@ -1,7 +1,7 @@
 """One pass over one ModelDeployment: resolve, observe, plan, apply; events, resyncs and restarts all come here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from pydantic import ValidationError
@@ -10,7 +10,7 @@ from rollway_operator import conditions
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.apply import apply, apply_status, gap, tell
 from rollway_operator.cluster import Cluster
-from rollway_operator.domain import Event, Object, Observed, Plan, Runtime
+from rollway_operator.domain import Event, Object, Observed, Resolution, Runtime
 from rollway_operator.errors import NameConflictError
 from rollway_operator.observe import now, observe
 from rollway_operator.plan import plan
@@ -45,15 +45,39 @@ async def reconcile(context: Context, body: Object) -> timedelta | None:
     return decided.requeue_after
 
 
-async def idle(context: Context, body: Object, observed: Observed) -> timedelta | None:
-    """Tell when to come back if a pass would write nothing, going by what a resync saw; None if it would write."""
+@dataclass(frozen=True)
+class Look:
+    """What a pass that may not write found: nothing to write."""
+
+    deployment: ModelDeployment
+    resolution: Resolution
+    come_back: timedelta | None
+    under_way: bool
+    """Pods are waited for; otherwise only the registry, an event or a resync can have news."""
+
+
+async def look(context: Context, body: Object, observed: Observed) -> Look | None:
+    """Make a pass without writing, on what a resync saw; None if it would write."""
     try:
         deployment = ModelDeployment.of(body)
     except ValidationError:
         return None
     resolution = await context.resolver.resolve(deployment)
-    decided: Plan = plan(deployment, resolution, observed, context.runtimes, context.cluster_domain)
-    return None if gap(decided, body, observed) else decided.requeue_after
+    decided = plan(deployment, resolution, observed, context.runtimes, context.cluster_domain)
+    if gap(decided, body, observed):
+        return None
+    under_way = any(condition["type"] == "Reconciling" for condition in decided.status["conditions"])
+    return Look(deployment, resolution, decided.requeue_after, under_way)
+
+
+async def look_again(context: Context, before: Look) -> Look | None:
+    """Ask only the registry; None if it has news, or if more than the registry must be asked."""
+    if before.under_way:
+        return None
+    resolution = await context.resolver.resolve(before.deployment)
+    if replace(resolution, poll_in=before.resolution.poll_in) != before.resolution:
+        return None
+    return replace(before, come_back=resolution.poll_in)
 
 
 async def stall(cluster: Cluster, body: Object, reason: str, message: str) -> None:

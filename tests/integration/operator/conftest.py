@@ -70,16 +70,24 @@ def registry(plane: ControlPlane, mlflow_server: MLflowServer) -> str:
 
 @pytest.fixture(scope="session")
 def shared_operator(
-    plane: ControlPlane, registry: str, tmp_path_factory: pytest.TempPathFactory
+    plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[OperatorProcess]:
-    with OperatorProcess(tmp_path_factory.mktemp("operator"), plane.kubeconfig) as process:
-        yield process
+    """The operator's process, not started."""
+    process = OperatorProcess(tmp_path_factory.mktemp("operator"), plane.kubeconfig)
+    yield process
+    process.stop()
 
 
 @pytest.fixture
-def operator(shared_operator: OperatorProcess) -> OperatorProcess:
+def operator(shared_operator: OperatorProcess, registry: str) -> OperatorProcess:
     """The operator, running."""
     return shared_operator.start()
+
+
+@pytest.fixture
+def alone(shared_operator: OperatorProcess) -> None:
+    """No operator runs beside what the test does itself."""
+    shared_operator.stop()
 
 
 @pytest.fixture

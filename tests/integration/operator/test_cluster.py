@@ -19,7 +19,7 @@ from rollway_testing.kubernetes import Kubernetes
 
 
 @pytest.fixture
-async def cluster(plane: ControlPlane) -> AsyncIterator[Cluster]:
+async def cluster(plane: ControlPlane, alone: None) -> AsyncIterator[Cluster]:
     configuration = Configuration()
     await load_kube_config(  # type: ignore[no-untyped-call]
         config_file=str(plane.kubeconfig), client_configuration=configuration

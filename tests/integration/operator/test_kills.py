@@ -121,7 +121,7 @@ def _essence(kind: str, item: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def client(plane: ControlPlane) -> AsyncIterator[ApiClient]:
+async def client(plane: ControlPlane, alone: None) -> AsyncIterator[ApiClient]:
     configuration = Configuration()
     await load_kube_config(  # type: ignore[no-untyped-call]
         config_file=str(plane.kubeconfig), client_configuration=configuration
