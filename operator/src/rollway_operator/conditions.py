@@ -16,7 +16,6 @@ from rollway_operator.domain import (
     Roles,
     StoredRevision,
 )
-from rollway_operator.errors import NameConflictError
 
 Fact = tuple[bool | None, str, str]
 """Whether a condition holds (None: unknown), its reason, its message."""
@@ -182,13 +181,6 @@ def phase(facts: Mapping[str, Fact], *, serves: bool) -> str:
 def timestamp(moment: datetime) -> str:
     """Write a time as the Kubernetes API does: UTC, whole seconds."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def with_conflict(
-    status: Mapping[str, Any], error: NameConflictError, generation: int, now: datetime
-) -> dict[str, Any]:
-    """Add Stalled/NameConflict to the status that is there; all else stays as it was."""
-    return with_stalled(status, "NameConflict", str(error), generation, now)
 
 
 def with_stalled(
