@@ -37,7 +37,7 @@ DEFAULT: Final = "prices"
 RATE: Final = 20.0
 _POLL: Final = "2s"
 
-_SECONDS_TO_SERVE: Final = 120.0
+_SECONDS_TO_SERVE: Final = 180.0
 _SECONDS_TO_ROUTE: Final = 10.0
 _SECONDS_TO_SAY: Final = 60.0
 _SECONDS_TO_HEAL: Final = 30.0
