@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.local_cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="a local cluster needs root"),
     pytest.mark.skipif(
-        os.environ.get("CLUSTER", "local") != "local" or docker_answers(),
+        (os.environ.get("CLUSTER") or "local") != "local" or docker_answers(),
         reason="another kind of cluster is used here",
     ),
 ]
