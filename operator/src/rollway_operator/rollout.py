@@ -35,6 +35,11 @@ class Situation:
     stuck: bool = False
     """A server of the candidate has run for longer than progressDeadlineSeconds without becoming ready."""
 
+    @property
+    def room_missing(self) -> bool:
+        """With recreate the candidate must wait: pods of other revisions still exist."""
+        return self.recreate and (self.others_have_pods or bool(self.stable and self.stable.pods))
+
 
 Rule = Callable[[Situation], Decision | None]
 
@@ -116,7 +121,7 @@ def candidate_stuck(now: Situation) -> Decision | None:
 
 def room_missing(now: Situation) -> Decision | None:
     """With recreate the candidate waits until every pod of every other revision is gone."""
-    if now.recreate and ((now.stable and now.stable.pods) or now.others_have_pods):
+    if now.room_missing:
         return Decision(Action.HOLD, "StoppingStable", "waiting for the old pods to stop")
     return None
 
@@ -203,8 +208,7 @@ def replica_counts(situation: Situation, decision: Decision, live: dict[str, int
         else:
             counts[stable.revision.name] = wanted
     if started and not ended:
-        blocked = situation.recreate and bool((stable and stable.pods) or situation.others_have_pods)
-        if blocked:
+        if situation.room_missing:
             counts[started.name] = 0
         elif decision.action is Action.EXPAND:
             counts[started.name] = wanted

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rollway_testing.helm import Helm, HelmRefusedError, Manifest, of_kind
+from rollway_testing.helm import Helm, HelmRefusedError, Manifest, closed_levels, misspelt, of_kind
 
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "rollway"
@@ -229,24 +229,11 @@ def test_the_chart_passes_a_strict_lint(helm: Helm) -> None:
     helm.run("lint", "--strict", str(CHART))
 
 
-def misspelt(path: tuple[str, ...]) -> dict[str, Any]:
-    """Return values whose one mistake is an unknown key below ``path``."""
-    values: dict[str, Any] = {"misspelt": 1}
-    for key in reversed(path):
-        values = {key: values}
-    return values
+OPEN = {("runtimes",), ("nodeSelector",)}
+"""Values whose keys the user chooses."""
 
 
-def closed_levels(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield the path of every mapping of the default values whose keys are fixed."""
-    if path not in {("runtimes",), ("nodeSelector",)}:
-        yield path
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from closed_levels(value, (*path, key))
-
-
-@pytest.mark.parametrize("path", list(closed_levels(VALUES)), ids=lambda path: ".".join(path) or "top")
+@pytest.mark.parametrize("path", list(closed_levels(VALUES, OPEN)), ids=lambda path: ".".join(path) or "top")
 def test_a_misspelt_value_is_refused_and_named(helm: Helm, path: tuple[str, ...]) -> None:
     with pytest.raises(HelmRefusedError, match="'misspelt' not allowed") as refusal:
         helm.run("template", "rollway", str(CHART), values=misspelt(path))

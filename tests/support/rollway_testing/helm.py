@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +58,22 @@ class Helm:
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
     """Return the rendered objects of ``kind``, in helm's order."""
     return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def misspelt(path: tuple[str, ...]) -> dict[str, Any]:
+    """Return values whose one mistake is an unknown key below ``path``."""
+    values: dict[str, Any] = {"misspelt": 1}
+    for key in reversed(path):
+        values = {key: values}
+    return values
+
+
+def closed_levels(
+    values: Mapping[str, Any], opened: Set[tuple[str, ...]], path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Yield the path of every mapping of the default values whose keys are fixed: all but those ``opened``."""
+    if path not in opened:
+        yield path
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from closed_levels(value, opened, (*path, key))
