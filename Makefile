@@ -54,7 +54,7 @@ integration: $(ENVIRONMENT) binaries ## Real MLflow, S3 and API server on loopba
 
 .PHONY: e2e
 e2e: $(ENVIRONMENT) binaries images ## A real cluster, brought up and taken down
-	pytest tests/e2e
+	pytest --maxfail=5 tests/e2e
 
 .PHONY: test
 test: ## All of it: check, unit, integration, e2e

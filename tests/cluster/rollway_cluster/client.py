@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rollway_cluster.errors import ClusterError
+from rollway_cluster.forward import PortForward
 
 Object = dict[str, Any]
 _FIELD_MANAGER = "rollway-cluster"
 _SECONDS_BETWEEN_LOOKS = 0.5
-_SECONDS_TO_FORWARD = 20.0
 _WARNINGS_SHOWN = 3
 
 
@@ -108,21 +107,9 @@ class Client:
     @contextlib.contextmanager
     def forward(self, target: str, namespace: str, port: int) -> Iterator[int]:
         """Reach a port of a Service or a pod by a port of this machine's loopback."""
-        command = [
-            *self._kubectl(),
-            "port-forward",
-            *_in(namespace),
-            target,
-            f":{port}",
-            "--address=127.0.0.1",
-        ]
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self._environment()
-        ) as process:
-            try:
-                yield _forwarded_port(process, f"{namespace}/{target}:{port}")
-            finally:
-                process.kill()
+        command = [*self._kubectl(), "port-forward", *_in(namespace), target, "--address=127.0.0.1"]
+        with PortForward(command, port, self._environment()) as forward:
+            yield forward.local
 
     def follow(self, *arguments: str) -> subprocess.Popen[str]:
         """Start kubectl with its output on a pipe; the caller ends it."""
@@ -214,20 +201,6 @@ def _unwell(client: Client, pod: Object) -> Iterator[str]:
                 logged := client.run("logs", name, *_in(namespace), "-c", container, "--tail=5")
             ):
                 yield from (f"    | {line}" for line in logged.splitlines())
-
-
-def _forwarded_port(process: subprocess.Popen[str], target: str) -> int:
-    assert process.stdout is not None
-    deadline = time.monotonic() + _SECONDS_TO_FORWARD
-    said = []
-    # kubectl either says where it listens or ends: it has a time-out of its own for the connection.
-    for line in process.stdout:
-        said.append(line.strip())
-        if match := re.search(r"Forwarding from 127\.0\.0\.1:(\d+)", line):
-            return int(match.group(1))
-        if time.monotonic() > deadline:
-            break
-    raise ClusterError(f"no port forwarded to {target}: {' '.join(said)}")
 
 
 def _in(namespace: str | None) -> tuple[str, ...]:
