@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := operator/src model/serving/src model/training/src tests/cluster tests/support
 CHARTS := $(wildcard charts/*/Chart.yaml)
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
 LOCKS := $(patsubst %.in,%.txt,$(wildcard requirements/*.in))
 empty :=
 export PYTHONPATH := $(subst $(empty) $(empty),:,$(abspath $(PACKAGES)))
@@ -24,7 +25,7 @@ export CLUSTER ROLLWAY_CONTEXT PYTHON
 ##@ Every day
 
 .PHONY: check
-check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files and charts
+check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files, charts and workflows
 	ruff format --check .
 	ruff check .
 	mypy $(PACKAGES) charts tests/unit tests/integration tests/e2e tests/conftest.py
@@ -32,6 +33,8 @@ check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files 
 	$(MAKE) generate
 	git diff --exit-code -- crds charts/rollway/files/crds
 	$$($(CLUSTER_CLI) path helm) lint --strict --quiet $(dir $(CHARTS))
+	$$($(CLUSTER_CLI) path actionlint) -shellcheck= -pyflakes= $(WORKFLOWS)
+	zizmor --offline --quiet .github
 
 .PHONY: format
 format: $(ENVIRONMENT) ## Format the code and apply the linter's safe fixes

@@ -87,6 +87,7 @@ MODULES = (
     Module("coredns", programs=("coredns",)),
     Module("helm", programs=("helm",)),
     Module("metrics-server", programs=("metrics-server",)),
+    Module("actionlint", programs=("actionlint",)),
 )
 
 
