@@ -45,7 +45,7 @@ class Controller:
         self._cluster = cluster
         self._settings = settings
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret)
-        self._context = Context(cluster, self._resolver, settings.runtimes, settings.cluster_domain)
+        self._context = Context(cluster, self._resolver, settings.platform)
         self._deployments = WorkQueue(self._deployment_pass, _WORKERS)
         self._registries = WorkQueue(self._registry_pass, 2)
         self._seen: dict[Key, Mapping[str, Any]] = {}

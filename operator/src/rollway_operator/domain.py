@@ -84,6 +84,28 @@ class Runtime:
     readiness_path: str
     liveness_path: str
     drain_seconds: float
+    server_command: tuple[str, ...] = ()
+    """What the server's container runs; empty leaves it to the image."""
+    pre_stop_seconds: int = 0
+    """How long a pod told to stop sleeps first, for a server that cannot drain by itself."""
+    image_pull_secrets: tuple[str, ...] = ()
+    """Secrets of the ModelDeployment's namespace."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """What the server refuses beyond, as it stands in settings.json; what is left out has the server's default."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What the administrator laid down, in the chart's values, for every model."""
+
+    runtimes: Mapping[str, Runtime]
+    cluster_domain: str = "cluster.local"
+    namespace: str = "rollway-system"
+    """The operator's own, from which it may reach every model."""
+    prometheus_namespaces: tuple[str, ...] = ()
+    gateway_namespaces: tuple[str, ...] = ()
+    toleration_keys: tuple[str, ...] = ()
+    """Keys of taints that models may tolerate."""
 
 
 class Fault(StrEnum):
@@ -119,6 +141,8 @@ class Pod:
     """What `fetch` computed over the artifacts in this pod; None until it has."""
     input_example: bool | None = None
     """Whether the model ships an input example; None until `fetch` has said."""
+    environment: str | None = None
+    """Which of the model's requirements the image does not meet; None where it meets them or nobody compared."""
     failure: Failure | None = None
 
 

@@ -18,6 +18,7 @@ Json = dict[str, Any]
 DEFAULT_TIMEOUT: Final = "30s"
 DEFAULT_SMOKE_TEST: Final = "InputExample"
 DEFAULT_WARMUP_REQUESTS: Final = 20
+DEFAULT_ENVIRONMENT_POLICY: Final = "Warn"
 
 USER: Final = 65532
 MODEL_PATH: Final = "/mnt/models"
@@ -88,6 +89,11 @@ def new_revision(
     metadata = deployment.metadata
     name = revision_name(metadata.name, chosen, (revision.name for revision in existing))
     timeout = seconds(chosen.get("timeout", DEFAULT_TIMEOUT))
+    smoke_test: Json = {"source": chosen.get("smokeTest", DEFAULT_SMOKE_TEST)}
+    if "smokeTestMaxLatency" in chosen:
+        smoke_test["maxLatencySeconds"] = seconds(chosen["smokeTestMaxLatency"])
+    if "smokeTestTolerance" in chosen:
+        smoke_test["tolerance"] = float(chosen["smokeTestTolerance"])
     settings = {
         "name": metadata.name,
         "namespace": metadata.namespace,
@@ -95,13 +101,15 @@ def new_revision(
         "modelName": chosen["model"],
         "version": chosen["version"],
         "timeoutSeconds": timeout,
-        "smokeTest": {"source": chosen.get("smokeTest", DEFAULT_SMOKE_TEST)},
+        "smokeTest": smoke_test,
         "warmup": {"requests": chosen.get("warmupRequests", DEFAULT_WARMUP_REQUESTS)},
         "drainSeconds": runtime.drain_seconds,
         "httpPort": runtime.http_port,
         "grpcPort": runtime.grpc_port,
         "metricsPort": runtime.metrics_port,
     }
+    if runtime.limits:
+        settings["limits"] = dict(runtime.limits)
     return StoredRevision(
         name=name,
         number=max((revision.number for revision in existing), default=0) + 1,
@@ -124,7 +132,9 @@ def pod_template(
         "spec": {
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": int(runtime.drain_seconds + timeout) + 5,
+            "terminationGracePeriodSeconds": runtime.pre_stop_seconds
+            + int(runtime.drain_seconds + timeout)
+            + 5,
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": USER,
@@ -133,6 +143,12 @@ def pod_template(
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             **({"nodeSelector": chosen["nodeSelector"]} if "nodeSelector" in chosen else {}),
+            **({"tolerations": chosen["tolerations"]} if "tolerations" in chosen else {}),
+            **(
+                {"imagePullSecrets": [{"name": secret} for secret in runtime.image_pull_secrets]}
+                if runtime.image_pull_secrets
+                else {}
+            ),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -161,6 +177,7 @@ def fetch_container(chosen: Mapping[str, Any], runtime: Runtime) -> Json:
         "ROLLWAY_ARTIFACT_ENDPOINT": artifacts.get("endpoint"),
         "ROLLWAY_ARTIFACT_REGION": artifacts.get("region"),
         "ROLLWAY_TRACKING_URI": artifacts.get("trackingURI"),
+        "ROLLWAY_ENVIRONMENT_POLICY": chosen.get("environmentPolicy", DEFAULT_ENVIRONMENT_POLICY),
     }
     env: list[Json] = [{"name": key, "value": value} for key, value in values.items() if value]
     if secret := artifacts.get("credentialsSecretName"):
@@ -207,6 +224,7 @@ def server_container(name: str, chosen: Mapping[str, Any], runtime: Runtime) -> 
         "name": "server",
         "image": chosen["image"],
         "imagePullPolicy": "IfNotPresent",
+        **({"command": list(runtime.server_command)} if runtime.server_command else {}),
         "ports": [
             {"name": "http", "containerPort": runtime.http_port},
             {"name": "grpc", "containerPort": runtime.grpc_port},
@@ -221,6 +239,11 @@ def server_container(name: str, chosen: Mapping[str, Any], runtime: Runtime) -> 
             "timeoutSeconds": 5,
             "failureThreshold": 6,
         },
+        **(
+            {"lifecycle": {"preStop": {"sleep": {"seconds": runtime.pre_stop_seconds}}}}
+            if runtime.pre_stop_seconds
+            else {}
+        ),
         **({"resources": chosen["resources"]} if "resources" in chosen else {}),
         "securityContext": _restricted(),
         "volumeMounts": [

@@ -32,6 +32,7 @@ _TOLD_BY_FETCH: Final = {
     "DigestMismatch": Fault.MODEL,
     "ArtifactRefused": Fault.MODEL,
     "NotAModel": Fault.MODEL,
+    "EnvironmentMismatch": Fault.MODEL,
 }
 _TOLD_BY_SERVER: Final = dict.fromkeys(
     ("ModelLoadFailed", "MissingPackage", "SmokeTestFailed", "WarmupFailed"), Fault.MODEL
@@ -173,6 +174,7 @@ def model_pod(pod: Object) -> Pod:
         oom_killed=_ended(server).get("reason") == "OOMKilled",
         digest=digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None,
         input_example=example if isinstance(example, bool) else None,
+        environment=_plain(fetched.get("environment")) or None,
         failure=None if ready or terminating else _failure(status, fetch, server),
     )
 

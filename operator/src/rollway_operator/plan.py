@@ -27,10 +27,10 @@ from rollway_operator.domain import (
     Object,
     Observed,
     Plan,
+    Platform,
     Ref,
     Resolution,
     Roles,
-    Runtime,
     Scale,
     StoredRevision,
     Track,
@@ -50,11 +50,10 @@ def plan(
     deployment: ModelDeployment,
     resolution: Resolution,
     observed: Observed,
-    runtimes: Mapping[str, Runtime],
-    cluster_domain: str,
+    platform: Platform,
 ) -> Plan:
     """Say everything that this pass writes to bring the cluster a step closer to what `deployment` asks for."""
-    target, obstacle = choose_target(deployment, resolution, observed, runtimes)
+    target, obstacle = choose_target(deployment, resolution, observed, platform)
     since = target_since(deployment, target, observed.now)
     stored = {revision.name: revision for revision in (*observed.revisions, *((target,) if target else ()))}
     situation = look(deployment, observed, stored, target)
@@ -62,7 +61,7 @@ def plan(
     roles = assign(situation, decision, stored)
     counts = rollout.replica_counts(situation, decision, live_replicas(observed))
     outlook = Outlook(deployment, resolution, observed, target, since, decision, roles, obstacle)
-    status = describe(outlook, cluster_domain)
+    status = describe(outlook, platform.cluster_domain)
     pruned = expired(deployment, observed, roles)
     return Plan(
         status=status,
@@ -83,7 +82,7 @@ def plan(
 
 
 def choose_target(
-    deployment: ModelDeployment, resolution: Resolution, observed: Observed, runtimes: Mapping[str, Runtime]
+    deployment: ModelDeployment, resolution: Resolution, observed: Observed, platform: Platform
 ) -> tuple[StoredRevision | None, Failure | None]:
     """Find the revision that version and spec ask for, or render it; and what stands in the way, if anything does.
 
@@ -100,9 +99,9 @@ def choose_target(
     else:
         return known, None
     name = deployment.spec.predictor.runtime
-    runtime = runtimes.get(name)
+    runtime = platform.runtimes.get(name)
     if runtime is None:
-        listed = ", ".join(sorted(runtimes)) or "none"
+        listed = ", ".join(sorted(platform.runtimes)) or "none"
         message = f"spec.predictor.runtime: {name!r} is not a runtime the administrator defined ({listed})"
         return known, Failure("RuntimeNotFound", message, Fault.NOBODY)
     chosen = manifests.inputs(deployment, version, source, runtime)

@@ -1,6 +1,5 @@
 """One pass over one ModelDeployment: resolve, observe, plan, apply; events, resyncs and restarts all come here."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -10,7 +9,7 @@ from rollway_operator import conditions
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.apply import apply, apply_status, gap, tell
 from rollway_operator.cluster import Cluster
-from rollway_operator.domain import Event, Object, Observed, Resolution, Runtime
+from rollway_operator.domain import Event, Object, Observed, Platform, Resolution
 from rollway_operator.errors import NameConflictError
 from rollway_operator.observe import now, observe
 from rollway_operator.plan import plan
@@ -23,8 +22,7 @@ class Context:
 
     cluster: Cluster
     resolver: Resolver
-    runtimes: Mapping[str, Runtime]
-    cluster_domain: str
+    platform: Platform
 
 
 async def reconcile(context: Context, body: Object) -> timedelta | None:
@@ -36,7 +34,7 @@ async def reconcile(context: Context, body: Object) -> timedelta | None:
         return None
     resolution = await context.resolver.resolve(deployment)
     observed = await observe(context.cluster, body)
-    decided = plan(deployment, resolution, observed, context.runtimes, context.cluster_domain)
+    decided = plan(deployment, resolution, observed, context.platform)
     try:
         await apply(context.cluster, decided, body, observed)
     except NameConflictError as error:
@@ -63,7 +61,7 @@ async def look(context: Context, body: Object, observed: Observed) -> Look | Non
     except ValidationError:
         return None
     resolution = await context.resolver.resolve(deployment)
-    decided = plan(deployment, resolution, observed, context.runtimes, context.cluster_domain)
+    decided = plan(deployment, resolution, observed, context.platform)
     if gap(decided, body, observed):
         return None
     under_way = any(condition["type"] == "Reconciling" for condition in decided.status["conditions"])

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from rollway_operator.domain import Runtime
+from rollway_operator.domain import Platform, Runtime
 from rollway_operator.errors import SettingsError
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -30,6 +30,14 @@ class _Ports(_Closed):
     metrics: _Port
 
 
+class _Limits(_Closed):
+    max_body_bytes: int | None = Field(default=None, ge=1024, le=1 << 30)
+    header_seconds: float | None = Field(default=None, gt=0, le=3600)
+    body_seconds: float | None = Field(default=None, gt=0, le=3600)
+    max_concurrency: int | None = Field(default=None, ge=1, le=10_000)
+    max_queue: int | None = Field(default=None, ge=0, le=100_000)
+
+
 class _Runtime(_Closed):
     image: _Text
     fetch_command: tuple[_Text, ...] = Field(min_length=1)
@@ -37,6 +45,10 @@ class _Runtime(_Closed):
     readiness_path: _Path
     liveness_path: _Path
     drain_seconds: float = Field(ge=0, le=600)
+    server_command: tuple[_Text, ...] = ()
+    pre_stop_seconds: int = Field(default=0, ge=0, le=600)
+    image_pull_secrets: tuple[_Text, ...] = ()
+    limits: _Limits = _Limits()
 
 
 _RUNTIMES = TypeAdapter(Annotated[dict[_Text, _Runtime], Field(min_length=1)])
@@ -56,6 +68,21 @@ class Settings:
     metrics_port: int
     resync: timedelta
     cluster_domain: str
+    prometheus_namespaces: tuple[str, ...] = ()
+    gateway_namespaces: tuple[str, ...] = ()
+    toleration_keys: tuple[str, ...] = ()
+
+    @property
+    def platform(self) -> Platform:
+        """The part that every pass needs."""
+        return Platform(
+            runtimes=self.runtimes,
+            cluster_domain=self.cluster_domain,
+            namespace=self.namespace,
+            prometheus_namespaces=self.prometheus_namespaces,
+            gateway_namespaces=self.gateway_namespaces,
+            toleration_keys=self.toleration_keys,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -70,6 +97,9 @@ class Settings:
             metrics_port=read.port("ROLLWAY_METRICS_PORT", 8081),
             resync=read.seconds("ROLLWAY_RESYNC_SECONDS", 20),
             cluster_domain=read.text("ROLLWAY_CLUSTER_DOMAIN", "cluster.local"),
+            prometheus_namespaces=read.names("ROLLWAY_PROMETHEUS_NAMESPACES"),
+            gateway_namespaces=read.names("ROLLWAY_GATEWAY_NAMESPACES"),
+            toleration_keys=read.names("ROLLWAY_TOLERATION_KEYS"),
         )
 
 
@@ -98,6 +128,10 @@ def runtimes(file: Path) -> Mapping[str, Runtime]:
             readiness_path=runtime.readiness_path,
             liveness_path=runtime.liveness_path,
             drain_seconds=runtime.drain_seconds,
+            server_command=runtime.server_command,
+            pre_stop_seconds=runtime.pre_stop_seconds,
+            image_pull_secrets=runtime.image_pull_secrets,
+            limits=runtime.limits.model_dump(by_alias=True, exclude_none=True),
         )
         for name, runtime in defined.items()
     }

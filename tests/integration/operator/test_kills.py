@@ -12,7 +12,7 @@ from kubernetes.aio.config import load_kube_config
 
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.cluster import Cluster, Json
-from rollway_operator.domain import ArtifactSource, ModelVersion, Resolution, Runtime
+from rollway_operator.domain import ArtifactSource, ModelVersion, Platform, Resolution, Runtime
 from rollway_operator.errors import TemporaryError
 from rollway_operator.reconcile import Context, reconcile
 from rollway_testing.controlplane import ControlPlane
@@ -66,7 +66,7 @@ class Rollout:
         self.api, self.cluster, self.namespace, self.name = api, cluster, namespace, name
         self.registry = FixedRegistry()
         resolver: Any = self.registry
-        self._context = Context(cluster, resolver, {"mlserver": RUNTIME}, "cluster.local")
+        self._context = Context(cluster, resolver, Platform({"mlserver": RUNTIME}))
         spec = {"model": {"name": "fraud", "alias": "champion"}, "revisionHistoryLimit": 0}
         kind = {"apiVersion": "rollway.dev/v1alpha1", "kind": "ModelDeployment"}
         api.create({**kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec})

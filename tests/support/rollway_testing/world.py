@@ -19,6 +19,7 @@ from rollway_operator.domain import (
     ModelVersion,
     Observed,
     Plan,
+    Platform,
     Pod,
     Resolution,
     Runtime,
@@ -127,9 +128,13 @@ class World:
             outcome_message=told.get(labels.OUTCOME_MESSAGE, ""),
         )
 
+    def platform(self) -> Platform:
+        """Say what the administrator laid down."""
+        return Platform(self.runtimes)
+
     def plan(self) -> Plan:
         """Decide, and write nothing."""
-        return plan(self.deployment(), self.resolution(), self.observed(), self.runtimes, "cluster.local")
+        return plan(self.deployment(), self.resolution(), self.observed(), self.platform())
 
     def reconcile(self, writes: int | None = None) -> int:
         """Carry out one pass; with `writes` the operator is killed after so many. Gives the number written."""

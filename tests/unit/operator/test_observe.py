@@ -67,6 +67,12 @@ READY = {"Ready": {"status": "True"}}
         (pod(crashed(1, {"reason": "DigestMismatch", "message": "x"})), "DigestMismatch", Fault.MODEL, "x"),
         (pod(crashed(1, {"reason": "ArtifactRefused", "message": "x"})), "ArtifactRefused", Fault.MODEL, "x"),
         (pod({"state": ended(1, {"reason": "NotAModel", "message": "x"})}), "NotAModel", Fault.MODEL, "x"),
+        (
+            pod(crashed(1, {"reason": "EnvironmentMismatch", "message": "x"})),
+            "EnvironmentMismatch",
+            Fault.MODEL,
+            "x",
+        ),
         (pod(crashed(1)), "FetchFailed", Fault.NOBODY, "fetch exited with code 1"),
         (
             pod(crashed(1, {"reason": "ModelLoadFailed"})),
@@ -198,6 +204,23 @@ def test_a_failure_stays_said_while_the_container_is_tried_again() -> None:
 def test_the_digest_is_what_fetch_told_in_this_pod() -> None:
     seen = model_pod(pod(FETCHED, RUNNING, READY))
     assert (seen.digest, seen.input_example, seen.ready, seen.server_since) == (DIGEST, True, True, NOON)
+
+
+@pytest.mark.parametrize(
+    ("told", "environment"),
+    [
+        (
+            "scikit-learn 1.5.2 installed,\nmodel wants ==1.4.0",
+            "scikit-learn 1.5.2 installed, model wants ==1.4.0",
+        ),
+        ("", None),
+        (["scikit-learn"], None),
+        (None, None),
+    ],
+)
+def test_a_mismatch_of_the_environment_is_what_fetch_told(told: Any, environment: str | None) -> None:
+    fetch = {"state": ended(0, {"digest": DIGEST, "environment": told}, "Completed")}
+    assert model_pod(pod(fetch, RUNNING)).environment == environment
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from rollway_operator.api.v1alpha1 import ModelDeployment
-from rollway_operator.domain import Resolution
+from rollway_operator.domain import Platform, Resolution
 from rollway_operator.reconcile import Context, Look, look_again
 
 FAR = timedelta(seconds=30)
@@ -32,7 +32,7 @@ class Answering:
 def context(answer: Resolution) -> Context:
     resolver: Any = Answering(answer)
     cluster: Any = None
-    return Context(cluster, resolver, {}, "cluster.local")
+    return Context(cluster, resolver, Platform({}))
 
 
 async def test_at_rest_the_registry_alone_is_asked_and_says_when_to_ask_again() -> None:

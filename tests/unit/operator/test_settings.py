@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rollway_operator.domain import Runtime
+from rollway_operator.domain import Platform, Runtime
 from rollway_operator.errors import SettingsError
 from rollway_operator.settings import Settings
 
@@ -49,6 +49,38 @@ def test_what_is_not_set_has_a_default(environment: dict[str, str]) -> None:
         metrics_port=8081,
         resync=timedelta(seconds=20),
         cluster_domain="cluster.local",
+    )
+
+
+def test_what_a_runtime_may_add_is_read_as_it_stands(environment: dict[str, str]) -> None:
+    added: dict[str, Any] = {
+        "serverCommand": ["seldon-core-microservice"],
+        "preStopSeconds": 10,
+        "imagePullSecrets": ["mirror"],
+        "limits": {"maxBodyBytes": 2048, "headerSeconds": 2.5},
+    }
+    Path(environment["ROLLWAY_RUNTIMES_FILE"]).write_text(json.dumps({"mlserver": MLSERVER | added}))
+    runtime = Settings.from_environment(environment).runtimes["mlserver"]
+    assert runtime.server_command == ("seldon-core-microservice",)
+    assert runtime.pre_stop_seconds == 10
+    assert runtime.image_pull_secrets == ("mirror",)
+    assert runtime.limits == {"maxBodyBytes": 2048, "headerSeconds": 2.5}
+
+
+def test_the_platform_is_what_every_pass_needs(environment: dict[str, str]) -> None:
+    lists = {
+        "ROLLWAY_PROMETHEUS_NAMESPACES": "monitoring",
+        "ROLLWAY_GATEWAY_NAMESPACES": "traefik,istio-system",
+        "ROLLWAY_TOLERATION_KEYS": "nvidia.com/gpu",
+    }
+    settings = Settings.from_environment(environment | lists)
+    assert settings.platform == Platform(
+        settings.runtimes,
+        cluster_domain="cluster.local",
+        namespace="rollway-system",
+        prometheus_namespaces=("monitoring",),
+        gateway_namespaces=("istio-system", "traefik"),
+        toleration_keys=("nvidia.com/gpu",),
     )
 
 
@@ -97,6 +129,9 @@ def test_a_wrong_variable_is_named_with_its_fix(
         ({"mlserver": MLSERVER | {"image": ""}}, "mlserver.image"),
         ({"mlserver": MLSERVER | {"ports": {"http": 0, "grpc": 1, "metrics": 2}}}, "mlserver.ports.http"),
         ({"mlserver": MLSERVER | {"livenessPath": "v2"}}, "mlserver.livenessPath"),
+        ({"mlserver": MLSERVER | {"preStopSeconds": -1}}, "mlserver.preStopSeconds"),
+        ({"mlserver": MLSERVER | {"limits": {"maxBodyBytes": 1}}}, "mlserver.limits.maxBodyBytes"),
+        ({"mlserver": MLSERVER | {"limits": {"maxBody": 2048}}}, "mlserver.limits.maxBody"),
         ({"mlserver": {key: value for key, value in MLSERVER.items() if key != "ports"}}, "mlserver.ports"),
     ],
 )
