@@ -52,7 +52,7 @@ unit: $(ENVIRONMENT) ## Pure modules; seconds
 	pytest tests/unit
 
 .PHONY: integration
-integration: $(ENVIRONMENT) binaries ## Real MLflow, S3 and API server on loopback; no kubelet
+integration: $(ENVIRONMENT) binaries environments ## Real MLflow, S3 and API server on loopback; no kubelet
 	pytest tests/integration
 
 .PHONY: e2e
@@ -86,6 +86,10 @@ images: $(ENVIRONMENT) system ## Build the container images
 .PHONY: binaries
 binaries: $(ENVIRONMENT) system ## Build the test cluster's programs into the user's cache
 	$(CLUSTER_CLI) build
+
+.PHONY: environments
+environments: $(ENVIRONMENT) ## Make the environments that tests run other programs in
+	requirements/environment seldon
 
 .PHONY: cluster-up
 cluster-up: binaries ## Start a cluster on this machine

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,8 +21,11 @@ from sklearn.preprocessing import StandardScaler
 
 from rollway_testing.processes import free_port
 
-SOURCES = Path(__file__).parents[3] / "model" / "serving" / "src"
-MODEL_NAME = "fraud"
+from . import runtimes
+from .runtimes import MLServer, Runtime, Seldon
+
+MODEL_NAME = runtimes.MODEL_NAME
+SOURCES = runtimes.REPOSITORY / "model" / "serving" / "src"
 VERSION = "3"
 REVISION = "fraud-7c9f12ab"
 
@@ -36,6 +38,7 @@ class Pod:
     model: Path
     settings: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
+    runtime: Runtime = field(default_factory=MLServer)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -90,14 +93,14 @@ class Pod:
         }
         with (self.root / "log.txt").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", module], env=environment, cwd=self.root, stdout=log, stderr=log
+                [self.runtime.python, "-m", module], env=environment, cwd=self.root, stdout=log, stderr=log
             )
         self.processes.append(process)
         return process
 
     def serve(self) -> subprocess.Popen[bytes]:
         """Start the server."""
-        return self.run("rollway_serving.mlserver_runtime")
+        return self.run(self.runtime.module)
 
     def fetch(self) -> subprocess.Popen[bytes]:
         """Start the init container's program."""
@@ -113,7 +116,7 @@ class Pod:
     def is_ready(self) -> bool:
         """Ask as the kubelet does."""
         try:
-            return httpx.get(f"{self.http}/v2/models/{MODEL_NAME}/ready", trust_env=False).status_code == 200
+            return httpx.get(self.http + self.runtime.ready_path, trust_env=False).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -141,7 +144,12 @@ def new_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPod]:
     """Make pods; what they run ends with the module."""
     pods: list[Pod] = []
 
-    def make(model: Path | None = None, environment: dict[str, str] | None = None, **settings: Any) -> Pod:
+    def make(
+        model: Path | None = None,
+        environment: dict[str, str] | None = None,
+        runtime: Runtime | None = None,
+        **settings: Any,
+    ) -> Pod:
         root = tmp_path_factory.mktemp("pod")
         if model is None:
             model = root / "model"
@@ -160,13 +168,20 @@ def new_pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewPod]:
             "grpcPort": free_port(),
             "metricsPort": free_port(),
         }
-        pod = Pod(root, model, values | settings, environment or {})
+        pod = Pod(root, model, values | settings, environment or {}, runtime or MLServer())
         pods.append(pod)
         return pod
 
     yield make
     for pod in pods:
         pod.end()
+
+
+@pytest.fixture(scope="session", params=[MLServer, Seldon], ids=["mlserver", "seldon"])
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """Each inference server in turn: give it to ``new_pod``."""
+    made: Runtime = request.param()
+    return made
 
 
 @dataclass(frozen=True)
