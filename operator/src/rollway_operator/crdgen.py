@@ -55,7 +55,7 @@ def structural(
     if "anyOf" in schema:
         (branch,) = (option for option in schema["anyOf"] if option.get("type") != "null")
         return structural({**branch, **{k: v for k, v in schema.items() if k != "anyOf"}}, definitions, path)
-    result: Schema = {key: schema[key] for key in KEPT if key in schema}
+    result = leaf(schema)
     if "const" in schema:
         result |= {"type": "string", "enum": [schema["const"]]}
     if schema.get("x-kubernetes-int-or-string"):
@@ -74,6 +74,15 @@ def structural(
     if path in SCHEMA_DEFAULTS:
         result["default"] = SCHEMA_DEFAULTS[path]
         result.pop("required", None)
+    return result
+
+
+def leaf(schema: Mapping[str, Any]) -> Schema:
+    """Keep what Kubernetes knows too; a pattern that `api.form` puts into words becomes a rule that says them."""
+    result: Schema = {key: schema[key] for key in KEPT if key in schema}
+    if "x-form" in schema:
+        worded = api.rule(f"self.matches(r'{result.pop('pattern')}')", schema["x-form"])
+        result["x-kubernetes-validations"] = [worded, *result.get("x-kubernetes-validations", ())]
     return result
 
 

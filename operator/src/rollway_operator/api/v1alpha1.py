@@ -32,13 +32,25 @@ def rules(*validations: dict[str, str]) -> dict[str, Any]:
     return {"x-kubernetes-validations": list(validations)}
 
 
+def form(words: str) -> dict[str, Any]:
+    """Say in words what a field's pattern asks for: of a pattern alone the API server shows nothing but the pattern."""
+    return {"x-form": words}
+
+
 def seconds(duration: str) -> float:
     """Read a duration such as `30s`, `5m` or `250ms` as seconds."""
     digits = duration.rstrip("mhs")
     return int(digits) * _UNIT_SECONDS[duration[len(digits) :]]
 
 
-Duration = Annotated[str, Field(pattern=_DURATION, max_length=9)]
+Duration = Annotated[
+    str,
+    Field(
+        pattern=_DURATION,
+        max_length=9,
+        json_schema_extra=form("must be a whole number above 0 with its unit, ms, s, m or h, such as 30s"),
+    ),
+]
 Quantity = Annotated[
     str,
     Field(
@@ -77,6 +89,9 @@ class RegistryRef(Value):
         max_length=63,
         pattern=_DNS_SUBDOMAIN,
         description="Name of a ModelRegistry, which the cluster's administrator writes.",
+        json_schema_extra=form(
+            "must be lower-case letters, digits, '-' and '.', as every ModelRegistry's name"
+        ),
     )
 
 
@@ -89,7 +104,11 @@ class Model(Value):
         pattern=r"^[A-Za-z0-9_]([A-Za-z0-9_. -]*[A-Za-z0-9_])?$",
         description="Name of the registered model in MLflow: letters, digits, spaces, dots, dashes, underscores. "
         "Immutable.",
-        json_schema_extra=rules(rule("!self.contains('..')", "must not contain '..'")),
+        json_schema_extra=form(
+            "must be letters, digits, spaces, '.', '-' and '_', beginning and ending with none but letters, digits and "
+            "'_': the name of a registered model, never a path or a URL"
+        )
+        | rules(rule("!self.contains('..')", "must not contain '..'")),
     )
     alias: str | None = Field(
         default=None,
@@ -98,7 +117,8 @@ class Model(Value):
         pattern=r"^[A-Za-z0-9_-]+$",
         description="Alias to follow, such as champion: when the registry moves it, its new version is rolled out. "
         "Exactly one of alias and version.",
-        json_schema_extra=rules(
+        json_schema_extra=form("must be letters, digits, '-' and '_'")
+        | rules(
             rule("self != 'latest'", "'latest' is reserved by MLflow; set an alias of your own or a version"),
             rule(
                 "!self.matches('^[vV][0-9]+$')",
@@ -111,6 +131,9 @@ class Model(Value):
         max_length=18,
         pattern=r"^[1-9][0-9]*$",
         description='Version to serve, as a string such as "12". Exactly one of alias and version.',
+        json_schema_extra=form(
+            'must be digits without a leading zero, such as "12"; to follow a name, set alias'
+        ),
     )
     registry_ref: RegistryRef | None = Field(
         default=None,
@@ -122,6 +145,9 @@ class Model(Value):
         pattern=r"^(sha256:[0-9a-f]{64})?$",
         description="Optional pin: sha256:<64 hex> over the artifacts, as status.stable.digest shows it. A version "
         "whose artifacts have another digest never serves.",
+        json_schema_extra=form(
+            "must be sha256: and 64 lower-case hex digits, as status.stable.digest shows it"
+        ),
     )
 
     model_config = ConfigDict(
@@ -173,6 +199,9 @@ class Predictor(Value):
         max_length=40,
         pattern=_DNS_LABEL,
         description="Inference server, one of those the administrator defined in the chart's values (runtimes).",
+        json_schema_extra=form(
+            "must be lower-case letters, digits and '-', as the runtimes of the chart's values"
+        ),
     )
     replicas: int = Field(
         default=1,
@@ -405,6 +434,10 @@ class MLflow(Value):
         max_length=500,
         pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?$",
         description="Address of the tracking server as pods and the operator reach it, such as http://mlflow.mlflow.svc:5000.",
+        json_schema_extra=form(
+            "must be http:// or https:// with host, port and path, such as http://mlflow.mlflow.svc:5000, without "
+            "user name, query or fragment"
+        ),
     )
     credentials_ref: SecretRef | None = Field(
         default=None,
@@ -425,12 +458,19 @@ class Artifacts(Value):
         pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/|mlflow-artifacts:/)([A-Za-z0-9._=-]+/)*$",
         description="A version's download URI must be under one prefix: s3://bucket/path/ or mlflow-artifacts:/ "
         "(through the tracking server); ends with a slash.",
+        json_schema_extra=form(
+            "must be s3://bucket/ or mlflow-artifacts:/, with folders of letters, digits and . _ = - below it, and end "
+            "with a slash"
+        ),
     )
     endpoint: str | None = Field(
         default=None,
         max_length=500,
         pattern=r"^https?://[A-Za-z0-9._:\[\]-]+$",
         description="Endpoint of an S3 store that is not AWS, such as http://s3.mlflow.svc:8333.",
+        json_schema_extra=form(
+            "must be http:// or https:// with host and port alone, such as http://s3.mlflow.svc:8333"
+        ),
     )
     region: str | None = Field(
         default=None, max_length=63, pattern=r"^[a-z0-9-]+$", description="Region of the S3 store."
