@@ -13,7 +13,7 @@ from rollway_serving.fetch.download import Patience
 from rollway_serving.fetch.sources import Transient
 from rollway_serving.lifecycle import Lifecycle, Phase
 from rollway_serving.mlmodel import InputExample, MLmodel, plain_name
-from rollway_serving.settings import Places, Settings
+from rollway_serving.settings import Limits, Places, Settings
 
 SETTINGS: dict[str, Any] = {
     "name": "fraud",
@@ -50,6 +50,47 @@ def test_settings_are_read_from_the_operators_file(tmp_path: Path) -> None:
         20,
         5.0,
     )
+
+
+def test_a_revision_made_before_there_were_limits_has_the_defaults() -> None:
+    settings = Settings.parse(SETTINGS)
+    assert settings.limits == Limits(1 << 20, 5.0, 10.0, 16, 64)
+    assert (settings.tolerance, settings.max_latency_seconds) == (1e-6, None)
+
+
+def test_limits_and_the_smoke_test_are_read_from_the_settings() -> None:
+    changed = SETTINGS | {
+        "limits": {"maxBodyBytes": 4096, "headerSeconds": 1, "maxConcurrency": 2, "maxQueue": 0},
+        "smokeTest": {"source": "ConfigMap", "tolerance": 0, "maxLatencySeconds": 0.25},
+    }
+    settings = Settings.parse(changed)
+    assert settings.limits == Limits(4096, 1.0, 10.0, 2, 0)
+    assert (settings.smoke_test, settings.tolerance, settings.max_latency_seconds) == ("ConfigMap", 0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("limits.maxBodyBytes", 0),
+        ("limits.headerSeconds", "5"),
+        ("limits.bodySeconds", True),
+        ("limits.maxConcurrency", 0),
+        ("limits.maxQueue", -1),
+        ("smokeTest.tolerance", -1e-9),
+        ("smokeTest.maxLatencySeconds", "1s"),
+        ("smokeTest.source", "Golden"),
+    ],
+)
+def test_a_wrong_limit_is_named(field: str, value: object) -> None:
+    group, _, name = field.partition(".")
+    changed = SETTINGS | {group: {"source": "InputExample"} | {name: value}}
+    with pytest.raises(SettingsError, match=f"^{field}: expected .*, got {value!r}"):
+        Settings.parse(changed)
+
+
+def test_limits_that_are_no_object_are_an_error() -> None:
+    with pytest.raises(SettingsError, match="limits"):
+        Settings.parse(SETTINGS | {"limits": 5})
 
 
 @pytest.mark.parametrize(

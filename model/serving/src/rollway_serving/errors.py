@@ -4,6 +4,8 @@ ServingError
  ├── SettingsError        the revision's settings cannot be used
  ├── InputError           a client's mistake: 400, INVALID_ARGUMENT
  ├── PredictionError      the model's own failure on a good request: 500, INTERNAL
+ ├── OverloadError        more requests than the server takes on: 429, RESOURCE_EXHAUSTED
+ ├── DeadlineError        the model takes too long: 504, DEADLINE_EXCEEDED
  └── PodFailure           the pod ends; ``reason`` and message go to the termination message
       ├── FetchFailed         nobody's fault: outage, missing credentials
       ├── DigestMismatch      the artifact is not what was accepted
@@ -17,9 +19,17 @@ ServingError
 
 from __future__ import annotations
 
+from http import HTTPStatus
+from typing import ClassVar
+
 
 class ServingError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    """What a REST client is answered."""
+    code: ClassVar[str] = "INTERNAL"
+    """The name of what a gRPC client is answered."""
 
 
 class SettingsError(ServingError):
@@ -28,6 +38,9 @@ class SettingsError(ServingError):
 
 class InputError(ServingError):
     """A client's mistake: which field, what was expected and what came."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "INVALID_ARGUMENT"
 
     def __init__(self, field: str, expected: str, came: str) -> None:
         super().__init__(f"{field}: expected {expected}, got {came}")
@@ -38,6 +51,20 @@ class InputError(ServingError):
 
 class PredictionError(ServingError):
     """The model failed on a request that its signature allows."""
+
+
+class OverloadError(ServingError):
+    """As many predictions run and wait as the server takes on."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "RESOURCE_EXHAUSTED"
+
+
+class DeadlineError(ServingError):
+    """The model did not answer within the revision's time-out."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "DEADLINE_EXCEEDED"
 
 
 class PodFailure(ServingError):  # noqa: N818 - with its subclasses, a reason that the operator reads
