@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := operator/src model/serving/src model/training/src tests/cluster tests/support
+PACKAGES := operator/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy
 CHARTS := $(wildcard charts/*/Chart.yaml)
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 LOCKS := $(patsubst %.in,%.txt,$(wildcard requirements/*.in))
