@@ -13,7 +13,8 @@ ServingError
       ├── NotAModel           no usable MLmodel file
       ├── ModelLoadFailed     the server cannot load the model
       ├── MissingPackage      the model imports what the image lacks
-      ├── SmokeTestFailed     the model fails on its own input example
+      ├── EnvironmentMismatch the image has other packages than the model asks for
+      ├── SmokeTestFailed     the model fails on its own input example, or on a golden case
       └── WarmupFailed        the model fails during warm-up
 """
 
@@ -100,8 +101,12 @@ class MissingPackage(PodFailure):
     """The model needs a Python package that the image does not have."""
 
 
+class EnvironmentMismatch(PodFailure):
+    """The image has other packages than the model asks for."""
+
+
 class SmokeTestFailed(PodFailure):
-    """The model fails on its own input example."""
+    """The model fails on its own input example, or on a golden case."""
 
 
 class WarmupFailed(PodFailure):

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
-from rollway_serving import invocations
+from rollway_serving import golden, invocations
 from rollway_serving.errors import PodFailure, ServingError, SmokeTestFailed, WarmupFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rollway_serving.mlmodel import InputExample
     from rollway_serving.model import Model
+    from rollway_serving.settings import Places, Settings
 
 _MAX_EXAMPLE_BYTES = 16 << 20
+_TIMED = 3
 _log = logging.getLogger(__name__)
 
 
-def run(model: Model, folder: Path, *, smoke_test: bool, warmup_requests: int) -> None:
-    """Run the smoke test and the warm-up; a model without input example passes both."""
+def run(model: Model, settings: Settings, places: Places, *, first_pod: bool) -> None:
+    """Run the smoke test and the warm-up; a model without input example or golden cases passes both."""
     example = model.mlmodel.input_example
-    if example is None:
+    cases: list[golden.Case] = []
+    if settings.smoke_test == "ConfigMap":
+        cases = golden.load(places.config / "golden.json", model.signature)
+    if example is None and not cases:
         _log.info("the model has no input example: smoke test and warm-up skipped")
         return
-    if smoke_test:
-        _smoke_test(model, folder, example)
-    if warmup_requests:
-        _warm_up(model, folder, example, warmup_requests)
+    limit = settings.max_latency_seconds if first_pod else None
+    if cases:
+        _golden_test(model, cases, settings.tolerance, limit)
+    elif example and settings.smoke_test == "InputExample":
+        _smoke_test(model, places.model, example, limit)
+    if settings.warmup_requests:
+        _warm_up(model, places.model, example, cases, settings.warmup_requests)
+
+
+def is_first_pod(places: Places) -> bool:
+    """Whether the revision's artifacts are not accepted yet: only its first pod is judged by its speed."""
+    try:
+        return not (places.config / "digest").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return False
 
 
 def read_example(model: Model, folder: Path, example: InputExample) -> Any:
@@ -59,25 +78,58 @@ def check_answer(result: Any) -> str | None:
     return None
 
 
-def _smoke_test(model: Model, folder: Path, example: InputExample) -> None:
+def check_latency(call: Callable[[], object], limit: float, clock: Callable[[], float]) -> str | None:
+    """Say by how much a call is too slow, if it is; the fastest of a few counts, as a busy node only adds."""
+    fastest = float("inf")
+    for _ in range(_TIMED):
+        began = clock()
+        call()
+        fastest = min(fastest, clock() - began)
+    if fastest <= limit:
+        return None
+    return f"it took {fastest * 1000:.3g} ms at best, longer than maxLatency {limit * 1000:.3g} ms"
+
+
+def _golden_test(model: Model, cases: list[golden.Case], tolerance: float, limit: float | None) -> None:
+    for case in cases:
+        try:
+            got = invocations.predictions(model.signature, model.predict(case.rows))
+            problem = golden.difference(case.predictions, got, tolerance)
+            if problem is None and limit is not None:
+                problem = check_latency(lambda rows=case.rows: model.predict(rows), limit, time.monotonic)  # type: ignore[misc]
+        except (ServingError, ValueError) as error:
+            raise SmokeTestFailed(f"{case.title}: {_with_cause(error)}") from error
+        if problem:
+            raise SmokeTestFailed(f"{case.title}: {problem}")
+    _log.info("smoke test of %d golden cases passed", len(cases))
+
+
+def _smoke_test(model: Model, folder: Path, example: InputExample, limit: float | None) -> None:
     try:
-        result = model.predict(read_example(model, folder, example))
+        rows = read_example(model, folder, example)
+        problem = check_answer(model.predict(rows))
+        if problem is None and limit is not None:
+            problem = check_latency(lambda: model.predict(rows), limit, time.monotonic)
     except PodFailure:
         raise
     except (ServingError, OSError, ValueError) as error:
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        raise SmokeTestFailed(f"the model fails on its own input example: {error}{cause}") from error
-    problem = check_answer(result)
+        raise SmokeTestFailed(f"the model fails on its own input example: {_with_cause(error)}") from error
     if problem:
         raise SmokeTestFailed(f"the model fails on its own input example: {problem}")
     _log.info("smoke test passed")
 
 
-def _warm_up(model: Model, folder: Path, example: InputExample, requests: int) -> None:
+def _warm_up(
+    model: Model, folder: Path, example: InputExample | None, cases: list[golden.Case], requests: int
+) -> None:
     try:
-        rows = read_example(model, folder, example)
-        for _ in range(requests):
+        inputs = [read_example(model, folder, example)] if example else [case.rows for case in cases]
+        for rows in itertools.islice(itertools.cycle(inputs), requests):
             model.predict(rows)
     except (ServingError, OSError, ValueError) as error:
         raise WarmupFailed(f"the model fails during warm-up: {error}") from error
     _log.info("warm-up of %d requests done", requests)
+
+
+def _with_cause(error: Exception) -> str:
+    return f"{error}: {error.__cause__}" if error.__cause__ else str(error)

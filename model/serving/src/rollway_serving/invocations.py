@@ -69,18 +69,20 @@ def parse_csv(body: bytes, signature: Signature) -> Any:
 
 
 def encode(signature: Signature, result: Any) -> bytes:
-    """Write the answer as MLflow does: a list, or a list of records for several outputs."""
+    """Write the answer as MLflow does."""
+    return orjson.dumps({"predictions": predictions(signature, result)})
+
+
+def predictions(signature: Signature, result: Any) -> list[Any]:
+    """Make plain values of an answer: a list, or a list of records for several outputs."""
     outputs = signature.named_outputs(result)
-    predictions: Any
     if len(outputs) == 1:
-        predictions = plain(outputs[0][1])
-    else:
-        names = [name for name, _ in outputs]
-        predictions = [
-            dict(zip(names, row, strict=True))
-            for row in zip(*(plain(array) for _, array in outputs), strict=True)
-        ]
-    return orjson.dumps({"predictions": predictions})
+        return plain(outputs[0][1])
+    names = [name for name, _ in outputs]
+    return [
+        dict(zip(names, row, strict=True))
+        for row in zip(*(plain(array) for _, array in outputs), strict=True)
+    ]
 
 
 def plain(array: np.ndarray[Any, Any]) -> list[Any]:

@@ -21,10 +21,9 @@ from rollway_serving.signature import Tensor, datatype_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from rollway_serving.lifecycle import Lifecycle
-    from rollway_serving.settings import Settings
+    from rollway_serving.settings import Places, Settings
     from rollway_serving.signature import Spec
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,255}")
@@ -35,11 +34,11 @@ class RollwayModel(MLModel):  # type: ignore[misc]
     """One model, which works on a thread of its own, so that probes always answer."""
 
     def __init__(
-        self, model_settings: ModelSettings, settings: Settings, folder: Path, life: Lifecycle
+        self, model_settings: ModelSettings, settings: Settings, places: Places, life: Lifecycle
     ) -> None:
         super().__init__(model_settings)
         self._rollway = settings
-        self._folder = folder
+        self._places = places
         self._life = life
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._model: Model | None = None
@@ -113,13 +112,9 @@ class RollwayModel(MLModel):  # type: ignore[misc]
         return Response(self._loaded().mlmodel.mlflow_version, media_type="text/plain")
 
     def _load(self) -> Model:
-        model = Model.load(self._folder)
-        gates.run(
-            model,
-            self._folder,
-            smoke_test=self._rollway.smoke_test == "InputExample",
-            warmup_requests=self._rollway.warmup_requests,
-        )
+        first_pod = gates.is_first_pod(self._places)  # asked early: once it is fetched, the pin appears
+        model = Model.load(self._places.model)
+        gates.run(model, self._rollway, self._places, first_pod=first_pod)
         return model
 
     @staticmethod

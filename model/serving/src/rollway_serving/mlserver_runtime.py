@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 import uvloop
@@ -27,9 +27,6 @@ from rollway_serving.mlserver_grpc import GrpcServer
 from rollway_serving.mlserver_model import RollwayModel
 from rollway_serving.mlserver_rest import RestServer, SignalFreeServer
 from rollway_serving.settings import Places, Settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +51,9 @@ class Metrics(MetricsServer):  # type: ignore[misc]
 class Server(MLServer):  # type: ignore[misc]
     """MLServer with our REST, gRPC and model; signals are the process's business, not the library's."""
 
-    def __init__(self, settings: Settings, folder: Path, life: Lifecycle) -> None:
+    def __init__(self, settings: Settings, places: Places, life: Lifecycle) -> None:
         self._rollway = settings
-        self._folder = folder
+        self._places = places
         self._life = life
         super().__init__(_server_settings(settings))
         self._metrics_server = Metrics(self._settings)
@@ -85,7 +82,7 @@ class Server(MLServer):  # type: ignore[misc]
         return MultiModelRegistry(
             on_model_load=[self.add_custom_handlers],
             model_initialiser=lambda settings: RollwayModel(
-                settings, self._rollway, self._folder, self._life
+                settings, self._rollway, self._places, self._life
             ),
         )
 
@@ -107,7 +104,7 @@ async def run(settings: Settings, places: Places) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    server = Server(settings, places.model, life)
+    server = Server(settings, places, life)
     serving = asyncio.create_task(server.serve())
     loading = asyncio.create_task(server.load())
     stopping = asyncio.create_task(stop.wait())
