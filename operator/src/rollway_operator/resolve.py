@@ -129,7 +129,10 @@ class Resolver:
             self._retire(name)
         elif await self._may_use(namespace, registry):
             return registry
-        raise NotPermittedError(f"there is no ModelRegistry '{name}' that namespace '{namespace}' may use")
+        raise NotPermittedError(
+            f"there is no ModelRegistry '{name}' that namespace '{namespace}' may use (spec.model.registryRef): its "
+            "administrator makes it, or permits the namespace"
+        )
 
     async def _may_use(self, namespace: str, registry: ModelRegistry) -> bool:
         allowed = registry.spec.allowed_namespaces
@@ -182,7 +185,8 @@ async def _resolve(
     found = target.version
     if not found.ready:
         raise VersionNotReadyError(
-            f"version {found.version} of model '{found.model}' is not ready in the registry"
+            f"version {found.version} of model '{found.model}' is not READY in the registry: its registration is still "
+            "PENDING_REGISTRATION, or failed; finish it, or register a new version"
         )
     uri, source = artifact_source(found.uri, registry)
     message = f"'{model.name}' is version {found.version}"
@@ -226,7 +230,10 @@ def artifact_source(uri: str, registry: ModelRegistry) -> tuple[str, ArtifactSou
     plain = _plain(uri, registry)
     under = [entry for entry in registry.spec.artifacts if plain.startswith(_folder(entry.prefix))]
     if not under:
-        raise SourceNotPermittedError(f"registry '{name}' permits no artifacts in {_place(plain)}")
+        raise SourceNotPermittedError(
+            f"registry '{name}' permits no artifacts in {_place(plain)}: its administrator lists what it does in the "
+            "ModelRegistry's spec.artifacts"
+        )
     entry = max(under, key=lambda entry: len(_folder(entry.prefix)))
     through_server = plain.startswith("mlflow-artifacts:")
     return plain, ArtifactSource(

@@ -166,7 +166,8 @@ async def test_a_deleted_alias_is_said_to_be_gone(asking: Asking, writer: Writer
     await asking.resolve(model)
     writer.drop_alias(model, "champion")
     gone = await asking.until(lambda found: found.version is None, model, current="1")
-    assert (gone.reason, gone.message) == ("AliasNotFound", f"model '{model}' has no alias 'champion'")
+    assert gone.reason == "AliasNotFound"
+    assert gone.message.startswith(f"model '{model}' has no alias 'champion'")
 
 
 async def test_a_deleted_version_is_said_to_be_gone(asking: Asking, writer: Writer) -> None:

@@ -97,6 +97,12 @@ class Kubernetes:
         path = _path(manifest["kind"], metadata.get("namespace"), metadata["name"])
         return self._call("PATCH", path, query, manifest, _APPLY)
 
+    def replace(self, manifest: Object) -> Object:
+        """Replace an object by this one, with every field checked."""
+        metadata = manifest["metadata"]
+        path = _path(manifest["kind"], metadata.get("namespace"), metadata["name"])
+        return self._call("PUT", path, {"fieldValidation": "Strict"}, manifest)
+
     def patch(
         self, kind: str, name: str, namespace: str | None, changes: Object, *, strategic: bool = False
     ) -> Object:

@@ -116,7 +116,9 @@ async def test_what_the_registry_lacks_is_said_by_name(
     model: dict[str, str], reason: str, message: str
 ) -> None:
     resolution = await World().resolve(deployment(**model))
-    assert (resolution.reason, resolution.message, resolution.version) == (reason, message, None)
+    assert (resolution.reason, resolution.version) == (reason, None)
+    assert resolution.message.startswith(message)
+    assert "spec.model." in resolution.message
 
 
 @without_waiting
@@ -355,7 +357,7 @@ async def test_a_missing_registry_and_a_forbidden_one_look_the_same() -> None:
     first, second = await forbidden.resolve(), await missing.resolve()
     assert (first.reason, first.message) == (second.reason, second.message)
     assert first.reason == "RegistryNotPermitted"
-    assert first.message == "there is no ModelRegistry 'default' that namespace 'team-a' may use"
+    assert first.message.startswith("there is no ModelRegistry 'default' that namespace 'team-a' may use")
     assert not forbidden.mlflow.requests
 
 
@@ -497,7 +499,8 @@ async def test_a_refused_uri_is_told_by_scheme_bucket_and_registry_and_no_more()
     world.mlflow.register("fraud", "2", "s3://elsewhere/secret-path/2", "champion")
     resolution = await world.resolve()
     assert resolution.reason == "SourceNotPermitted"
-    assert resolution.message == "registry 'default' permits no artifacts in s3://elsewhere"
+    assert resolution.message.startswith("registry 'default' permits no artifacts in s3://elsewhere:")
+    assert "secret-path" not in resolution.message
     assert resolution.version is None
 
 

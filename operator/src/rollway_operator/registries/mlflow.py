@@ -116,7 +116,10 @@ class MLflowRegistry:
         try:
             answer = await self._get("registered-models/get", _RegisteredModelAnswer, name=model)
         except _NotFoundError as error:
-            raise ModelNotFoundError(f"registry '{self._name}' has no model '{model}'") from error
+            raise ModelNotFoundError(
+                f"registry '{self._name}' has no model '{model}' (spec.model.name): register it, or create a "
+                "ModelDeployment of another"
+            ) from error
         registered = answer.registered_model
         self._check(registered.name == model, f"asked for model '{model}', it described another")
         return {alias.alias: alias.version for alias in registered.aliases}
@@ -142,8 +145,10 @@ class MLflowRegistry:
                 uri = asked.artifact_uri
                 self._remember(model, version, found.creation_timestamp, uri)
         except _NotFoundError as error:
-            message = f"registry '{self._name}' has no version {version} of model '{model}'"
-            raise VersionNotFoundError(message) from error
+            raise VersionNotFoundError(
+                f"registry '{self._name}' has no version {version} of model '{model}': register it, or name another in "
+                "spec.model.version"
+            ) from error
         return RegisteredVersion(model, version, found.run_id, uri, ready=found.status == "READY")
 
     async def ping(self) -> None:

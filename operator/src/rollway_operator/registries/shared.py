@@ -138,7 +138,10 @@ class SharedRegistry:
                 follow.model, lambda: self._registry.aliases(follow.model), oldest
             )
             if follow.alias not in aliases.value:
-                raise AliasNotFoundError(f"model '{follow.model}' has no alias '{follow.alias}'")
+                raise AliasNotFoundError(
+                    f"model '{follow.model}' has no alias '{follow.alias}': set it in the registry, or name another in "
+                    "spec.model.alias"
+                )
             version = aliases.value[follow.alias]
             oldest = aliases.asked
         key = follow.model, version or ""
