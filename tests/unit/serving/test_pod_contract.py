@@ -151,8 +151,13 @@ def test_mlmodel_is_read_as_data() -> None:
         MLMODEL.replace("serving_input_example.json", "../../etc/passwd"),
         "flavors: {a: {}}\nx: &x [1]\ny: [" + ", ".join(["*x"] * 21) + "]",
         "flavors: " + "[" * 5000,
+        "flavors: !!bool maybe",
+        "flavors: !!timestamp now",
+        "flavors: !!int ''",
+        "flavors: {? [a]: 1}",
+        MLMODEL.replace("""'[{"name": "a", "type": "long"}]'""", "'" + "[" * 100_000 + "'"),
     ],
-    ids=range(10),
+    ids=range(15),
 )
 def test_an_mlmodel_that_cannot_be_used_is_not_a_model(text: str) -> None:
     with pytest.raises(NotAModel):

@@ -70,10 +70,7 @@ class MLmodel:
     @classmethod
     def parse(cls, text: bytes) -> MLmodel:
         """Read the text of an ``MLmodel`` file."""
-        try:
-            raw = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, only stricter
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise NotAModel(f"MLmodel is not valid YAML: {error}") from error
+        raw = read_yaml(text, "MLmodel")
         flavors = raw.get("flavors") if isinstance(raw, dict) else None
         if not isinstance(flavors, dict) or not flavors:
             raise NotAModel("MLmodel names no flavor")
@@ -91,6 +88,15 @@ class MLmodel:
             input_example=_input_example(raw.get("saved_input_example_info")),
             mlflow_version=str(raw.get("mlflow_version", "unknown")),
         )
+
+
+def read_yaml(text: bytes, name: str) -> Any:
+    """Read YAML as data."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, only stricter
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # All but the first two are PyYAML's own slips: `!!bool maybe` is a KeyError, `!!timestamp now` worse.
+        raise NotAModel(f"{name} is not valid YAML: {str(error) or type(error).__name__}") from error
 
 
 def plain_name(value: Any, field: str) -> str:
@@ -117,7 +123,7 @@ def _signature(raw: Any) -> dict[str, Any] | None:
             continue
         try:
             signature[side] = json.loads(text)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise NotAModel(f"MLmodel's signature.{side} is not JSON: {error}") from error
     return signature if "inputs" in signature else None
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rollway_serving import termination
 from rollway_serving.errors import ArtifactRefused, DigestMismatch, FetchFailed, NotAModel, PodFailure
-from rollway_serving.fetch import place
+from rollway_serving.fetch import environment, place
 from rollway_serving.fetch.download import Download, Patience
 from rollway_serving.fetch.manifest import digest
 from rollway_serving.fetch.paths import Location
@@ -47,24 +47,26 @@ class Request:
     username: str | None
     password: str | None
     token: str | None
+    policy: environment.Policy
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> Request:
+    def from_environment(cls, variables: Mapping[str, str]) -> Request:
         """Read the environment; a URI outside the allowed prefix is refused before anything is asked."""
-        location = Location.parse(environment.get("ROLLWAY_MODEL_URI", ""))
-        prefix = Location.parse(environment.get("ROLLWAY_ARTIFACT_PREFIX", ""))
+        location = Location.parse(variables.get("ROLLWAY_MODEL_URI", ""))
+        prefix = Location.parse(variables.get("ROLLWAY_ARTIFACT_PREFIX", ""))
         if not location.is_under(prefix):
             raise ArtifactRefused("the model's download URI is outside the prefix that the registry allows")
         return cls(
             location=location,
-            endpoint=environment.get("ROLLWAY_ARTIFACT_ENDPOINT") or None,
-            region=environment.get("ROLLWAY_ARTIFACT_REGION") or None,
-            tracking_uri=environment.get("ROLLWAY_TRACKING_URI") or None,
-            key_id=environment.get("AWS_ACCESS_KEY_ID") or None,
-            secret=environment.get("AWS_SECRET_ACCESS_KEY") or None,
-            username=environment.get("ROLLWAY_TRACKING_USERNAME") or None,
-            password=environment.get("ROLLWAY_TRACKING_PASSWORD") or None,
-            token=environment.get("ROLLWAY_TRACKING_TOKEN") or None,
+            endpoint=variables.get("ROLLWAY_ARTIFACT_ENDPOINT") or None,
+            region=variables.get("ROLLWAY_ARTIFACT_REGION") or None,
+            tracking_uri=variables.get("ROLLWAY_TRACKING_URI") or None,
+            key_id=variables.get("AWS_ACCESS_KEY_ID") or None,
+            secret=variables.get("AWS_SECRET_ACCESS_KEY") or None,
+            username=variables.get("ROLLWAY_TRACKING_USERNAME") or None,
+            password=variables.get("ROLLWAY_TRACKING_PASSWORD") or None,
+            token=variables.get("ROLLWAY_TRACKING_TOKEN") or None,
+            policy=environment.policy(variables.get("ROLLWAY_ENVIRONMENT_POLICY", "")),
         )
 
     def source(self) -> Source:
@@ -102,8 +104,10 @@ async def fetch(request: Request, places: Places) -> dict[str, object]:
     found = digest(files)
     _check_pin(found, places)
     mlmodel = MLmodel.load(incoming)
+    mismatch = environment.check(incoming, request.policy)
     place.place(places.model)
-    return _success(found, files, mlmodel)
+    told = _success(found, files, mlmodel)
+    return told | {"environment": termination.sentence(mismatch)} if mismatch else told
 
 
 def main() -> int:
