@@ -24,3 +24,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
   name: {{ include "rollway.name" . }}
   namespace: {{ .Release.Namespace }}
 {{- end }}
+
+{{/* The keys of the taints that models may tolerate, with commas between them. */}}
+{{- define "rollway.tolerationKeys" -}}
+{{- $keys := list }}
+{{- range .Values.modelTolerations }}
+{{- $keys = append $keys .key }}
+{{- end }}
+{{- join "," $keys }}
+{{- end }}

@@ -44,6 +44,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "Deployment": _Kind("apps/v1", "deployments"),
     "Service": _Kind("v1", "services"),
     "ConfigMap": _Kind("v1", "configmaps"),
+    "NetworkPolicy": _Kind("networking.k8s.io/v1", "networkpolicies"),
     "Pod": _Kind("v1", "pods"),
     "Secret": _Kind("v1", "secrets"),
     "Namespace": _Kind("v1", "namespaces", namespaced=False),

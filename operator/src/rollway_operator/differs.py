@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from rollway_operator.labels import FIELD_MANAGER
 
-_EXACT: Final = frozenset({"selector", "matchLabels", "nodeSelector", "data"})
+_EXACT: Final = frozenset(
+    {"selector", "matchLabels", "nodeSelector", "data", "podSelector", "ingress", "egress"}
+)
 """Maps under these keys are compared for equality."""
 
 _QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit"})

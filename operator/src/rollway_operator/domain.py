@@ -51,6 +51,13 @@ class ArtifactSource:
     credentials_secret_name: str | None = None
     tracking_uri: str | None = None
     """The tracking server, where artifacts come through it (`mlflow-artifacts:/`)."""
+    role_arn: str | None = None
+    """The AWS role that `fetch` assumes instead of showing credentials."""
+    sts_endpoint: str | None = None
+    ca_bundle_name: str | None = None
+    """ConfigMap of the ModelDeployment's namespace whose key ca.crt `fetch` trusts."""
+    egress: tuple[Object, ...] = ()
+    """Rules of a NetworkPolicy for what `fetch` connects to; none means the endpoint's port."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Resolution:
     source: ArtifactSource | None = None
     confirmed: bool = True
     """False while a changed target was read only once: rollout.md rule 2 wants it twice, 5 s apart."""
+    held_back: str | None = None
+    """The version that is meant but may not be taken, since it lacks a tag that the spec requires."""
     poll_in: timedelta = timedelta(seconds=30)
     """When the registry is worth asking again."""
 
@@ -184,6 +193,8 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     refusals: Mapping[str, Failure] = field(default_factory=dict)
     """Why the cluster refuses to make a revision's pods (quota, admission), by revision."""
+    golden: str | None = None
+    """The text under golden.json in the ConfigMap that the smoke test names; None where there is none."""
 
     def of(self, revision: str) -> tuple[Pod, ...]:
         """Give the pods of one revision."""

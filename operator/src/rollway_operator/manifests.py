@@ -6,12 +6,12 @@ never makes an old revision look different. Defaults enter at rendering, and the
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from rollway_operator import labels
+from rollway_operator import labels, network
 from rollway_operator.api.v1alpha1 import API_VERSION, ModelDeployment, seconds
-from rollway_operator.domain import ArtifactSource, ModelVersion, Object, Runtime, StoredRevision
+from rollway_operator.domain import ArtifactSource, ModelVersion, Object, Platform, Runtime, StoredRevision
 
 Json = dict[str, Any]
 
@@ -23,6 +23,12 @@ DEFAULT_ENVIRONMENT_POLICY: Final = "Warn"
 USER: Final = 65532
 MODEL_PATH: Final = "/mnt/models"
 REVISION_PATH: Final = "/etc/rollway"
+CA_PATH: Final = "/etc/rollway-ca"
+CA_KEY: Final = "ca.crt"
+TOKEN_PATH: Final = "/var/run/secrets/sts.amazonaws.com/serviceaccount"  # noqa: S105 - a path
+TOKEN_AUDIENCE: Final = "sts.amazonaws.com"  # noqa: S105 - a name
+TOKEN_SECONDS: Final = 3600
+GOLDEN_KEY: Final = "golden.json"
 
 NOT_COMPARED: Final = frozenset({"image", "artifacts"})
 """A new runtime image or registry entry alone makes no new revision (docs/concepts.md)."""
@@ -32,11 +38,16 @@ NOT_COMPARED: Final = frozenset({"image", "artifacts"})
 
 
 def inputs(
-    deployment: ModelDeployment, version: ModelVersion, source: ArtifactSource, runtime: Runtime
+    deployment: ModelDeployment,
+    version: ModelVersion,
+    source: ArtifactSource,
+    runtime: Runtime,
+    golden: str | None = None,
 ) -> Json:
     """Gather everything that the pods of a revision see; absent is what nobody chose."""
     spec = deployment.spec
     gates = spec.pre_traffic
+    test = gates and gates.smoke_test
     chosen: Json = {
         "model": version.name,
         "version": version.version,
@@ -45,22 +56,47 @@ def inputs(
         "runtime": runtime.name,
         "image": runtime.image,
         "artifacts": {
-            "prefix": source.prefix,
-            "endpoint": source.endpoint,
-            "region": source.region,
-            "credentialsSecretName": source.credentials_secret_name,
-            "trackingURI": source.tracking_uri,
+            key: value
+            for key, field in _ARTIFACTS.items()
+            if (value := getattr(source, field)) not in (None, ())
         },
         "digest": spec.model.digest or None,
         "resources": spec.predictor.resources
         and spec.predictor.resources.model_dump(by_alias=True, exclude_none=True),
         "timeout": spec.predictor.timeout,
         "nodeSelector": dict(spec.predictor.node_selector or {}),
-        "smokeTest": gates and gates.smoke_test and gates.smoke_test.source,
+        "tolerations": [
+            toleration.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for toleration in spec.predictor.tolerations
+        ],
+        "environmentPolicy": spec.predictor.environment_policy,
+        "smokeTest": test and test.source,
+        "smokeTestMaxLatency": test and test.max_latency,
+        "smokeTestTolerance": test and test.tolerance,
+        "golden": golden if test and test.source == "ConfigMap" else None,
         "warmupRequests": gates and gates.warmup and gates.warmup.requests,
     }
-    chosen["artifacts"] = {key: value for key, value in chosen["artifacts"].items() if value is not None}
-    return {key: value for key, value in chosen.items() if value is not None and value != {}}
+    return {key: value for key, value in chosen.items() if value not in (None, {}, [])}
+
+
+_ARTIFACTS: Final = {
+    "prefix": "prefix",
+    "endpoint": "endpoint",
+    "region": "region",
+    "credentialsSecretName": "credentials_secret_name",
+    "trackingURI": "tracking_uri",
+    "roleARN": "role_arn",
+    "stsEndpoint": "sts_endpoint",
+    "caBundleName": "ca_bundle_name",
+    "egress": "egress",
+}
+"""What of an ArtifactSource stands in a revision's inputs, and under which key."""
+
+
+def source_of(artifacts: Mapping[str, Any]) -> ArtifactSource:
+    """Read an ArtifactSource back from a revision's inputs."""
+    found = {field: artifacts[key] for key, field in _ARTIFACTS.items() if key in artifacts}
+    return ArtifactSource(**found | {"egress": tuple(found.get("egress", ()))})
 
 
 def same_inputs(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
@@ -157,20 +193,43 @@ def pod_template(
                     "labelSelector": {"matchLabels": labels.selector(name, revision)},
                 }
             ],
-            "initContainers": [fetch_container(chosen, runtime)],
+            "initContainers": [fetch_container(revision, chosen, runtime)],
             "containers": [server_container(name, chosen, runtime)],
             "volumes": [
                 {"name": "model", "emptyDir": {}},
                 {"name": "tmp", "emptyDir": {}},
                 {"name": "revision", "configMap": {"name": revision, "optional": False}},
+                *(volume for volume, _ in _of_fetch_alone(chosen["artifacts"])),
             ],
         },
     }
 
 
-def fetch_container(chosen: Mapping[str, Any], runtime: Runtime) -> Json:
+def _of_fetch_alone(artifacts: Mapping[str, Any]) -> Iterator[tuple[Json, Json]]:
+    """Give each volume that `fetch` mounts and the server never does, with its mount."""
+    if "roleARN" in artifacts:
+        token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token"}
+        yield (
+            {"name": "aws-token", "projected": {"sources": [{"serviceAccountToken": token}]}},
+            {"name": "aws-token", "mountPath": TOKEN_PATH, "readOnly": True},
+        )
+    if "caBundleName" in artifacts:
+        # Optional, since fetch says what is missing, and a pod that waits for a volume says nothing.
+        source = {
+            "name": artifacts["caBundleName"],
+            "items": [{"key": CA_KEY, "path": CA_KEY}],
+            "optional": True,
+        }
+        yield (
+            {"name": "ca-bundle", "configMap": source},
+            {"name": "ca-bundle", "mountPath": CA_PATH, "readOnly": True},
+        )
+
+
+def fetch_container(revision: str, chosen: Mapping[str, Any], runtime: Runtime) -> Json:
     """Render the init container that downloads and verifies: it has the credentials and runs no model code."""
     artifacts = chosen["artifacts"]
+    own = list(_of_fetch_alone(artifacts))
     values = {
         "ROLLWAY_MODEL_URI": chosen["uri"],
         "ROLLWAY_ARTIFACT_PREFIX": artifacts["prefix"],
@@ -179,6 +238,15 @@ def fetch_container(chosen: Mapping[str, Any], runtime: Runtime) -> Json:
         "ROLLWAY_TRACKING_URI": artifacts.get("trackingURI"),
         "ROLLWAY_ENVIRONMENT_POLICY": chosen.get("environmentPolicy", DEFAULT_ENVIRONMENT_POLICY),
     }
+    if "roleARN" in artifacts:
+        values |= {
+            "AWS_ROLE_ARN": artifacts["roleARN"],
+            "AWS_ROLE_SESSION_NAME": revision,
+            "AWS_WEB_IDENTITY_TOKEN_FILE": f"{TOKEN_PATH}/token",
+            "ROLLWAY_STS_ENDPOINT": artifacts.get("stsEndpoint"),
+        }
+    if "caBundleName" in artifacts:
+        values["ROLLWAY_CA_BUNDLE"] = f"{CA_PATH}/{CA_KEY}"
     env: list[Json] = [{"name": key, "value": value} for key, value in values.items() if value]
     if secret := artifacts.get("credentialsSecretName"):
         keys = (
@@ -213,6 +281,7 @@ def fetch_container(chosen: Mapping[str, Any], runtime: Runtime) -> Json:
             {"name": "model", "mountPath": MODEL_PATH},
             {"name": "revision", "mountPath": REVISION_PATH, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+            *(mount for _, mount in own),
         ],
     }
 
@@ -311,6 +380,7 @@ def controller_revision(deployment: ModelDeployment, revision: StoredRevision) -
 
 def config_map(deployment: ModelDeployment, revision: StoredRevision) -> Object:
     """Give a revision's pods their settings and the digest that fetch must find ("" until the first pod told it)."""
+    golden = revision.inputs.get("golden")
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -318,6 +388,7 @@ def config_map(deployment: ModelDeployment, revision: StoredRevision) -> Object:
         "data": {
             "digest": revision.digest or "",
             "settings.json": json.dumps(dict(revision.settings), sort_keys=True, indent=1),
+            **({GOLDEN_KEY: golden} if golden is not None else {}),
         },
     }
 
@@ -333,6 +404,26 @@ def workload(deployment: ModelDeployment, revision: StoredRevision, role: str) -
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "revisionHistoryLimit": 1,
             "template": dict(revision.template),
+        },
+    }
+
+
+def network_policy(
+    deployment: ModelDeployment, revisions: Sequence[StoredRevision], platform: Platform
+) -> Object:
+    """Let the pods of these revisions be reached by those who may, and reach what they fetch from."""
+    name = deployment.metadata.name
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(deployment, name),
+        "spec": {
+            "podSelector": {"matchLabels": labels.selector(name)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": network.ingress(
+                deployment.spec.network_policy, (revision.settings for revision in revisions), platform
+            ),
+            "egress": network.egress(revision.inputs["artifacts"] for revision in revisions),
         },
     }
 

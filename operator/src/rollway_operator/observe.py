@@ -9,14 +9,18 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from rollway_operator import labels
+from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.cluster import Cluster, controller_of, is_controlled
 from rollway_operator.domain import Failure, Fault, Object, Observed, Pod, StoredRevision
+from rollway_operator.manifests import GOLDEN_KEY
+from rollway_operator.obstacles import golden_name
 
-CHILDREN: Final = ("ControllerRevision", "Deployment", "Service", "ConfigMap")
+CHILDREN: Final = ("ControllerRevision", "Deployment", "Service", "ConfigMap", "NetworkPolicy")
 
 _MESSAGE_LENGTH: Final = 300
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -53,6 +57,15 @@ async def observe(cluster: Cluster, deployment: Object) -> Observed:
         cluster.list("Pod", namespaces=namespaces, selector=selector),
     )
     return observed(deployment, children, pods, now())
+
+
+async def with_golden(cluster: Cluster, deployment: ModelDeployment, seen: Observed) -> Observed:
+    """Add the smoke test's data, where the spec names a ConfigMap: it is the author's, and no list has it."""
+    name = golden_name(deployment)
+    if name is None:
+        return seen
+    found = await cluster.get("ConfigMap", name, deployment.metadata.namespace)
+    return replace(seen, golden=(found or {}).get("data", {}).get(GOLDEN_KEY))
 
 
 async def observe_all(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[Object], Observed]:

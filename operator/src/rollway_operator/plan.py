@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from rollway_operator import conditions, manifests, rollout
+from rollway_operator import conditions, manifests, obstacles, rollout
 from rollway_operator.api.v1alpha1 import ModelDeployment, RevisionStatus
 from rollway_operator.conditions import Outlook, overdue, timestamp
 from rollway_operator.domain import (
@@ -22,7 +22,6 @@ from rollway_operator.domain import (
     Decision,
     Event,
     Failure,
-    Fault,
     ModelVersion,
     Object,
     Observed,
@@ -41,7 +40,7 @@ from rollway_operator.rollout import Situation
 DEFAULT_HISTORY_LIMIT = 10
 
 KNOWN_VERSION_MAY_CHANGE_SHAPE = frozenset(
-    {"Resolved", "RegistryUnreachable", "AliasNotFound", "VersionNotFound", "ModelNotFound"}
+    {"Resolved", "RegistryUnreachable", "AliasNotFound", "VersionNotFound", "ModelNotFound", "TagMissing"}
 )
 """With these answers a changed spec still rolls out, for the version known before; other answers stop that."""
 
@@ -65,14 +64,18 @@ def plan(
     pruned = expired(deployment, observed, roles)
     return Plan(
         status=status,
-        objects=desired_objects(deployment, observed, roles, pruned),
+        objects=(
+            *desired_policies(deployment, roles, platform),
+            *desired_objects(deployment, observed, roles, pruned),
+        ),
         scales=desired_scales(deployment, observed, roles, counts),
         prunes=tuple(
             Ref(kind, revision.name)
             for revision in pruned
             for kind in ("Deployment", "Service", "ConfigMap", "ControllerRevision")
             if (kind, revision.name) in observed.objects
-        ),
+        )
+        + unwanted_policies(deployment, observed),
         events=tuple(transitions(outlook, status)),
         requeue_after=requeue_after(outlook, status),
     )
@@ -93,18 +96,15 @@ def choose_target(
     if resolution.version and resolution.source and resolution.confirmed:
         version, source = resolution.version, resolution.source
     elif known and _still_asks_for(deployment, known):
-        if resolution.reason not in KNOWN_VERSION_MAY_CHANGE_SHAPE:
+        if resolution.reason not in KNOWN_VERSION_MAY_CHANGE_SHAPE or resolution.held_back == known.version:
             return known, None
         version, source = _as_resolved(known)
     else:
         return known, None
-    name = deployment.spec.predictor.runtime
-    runtime = platform.runtimes.get(name)
-    if runtime is None:
-        listed = ", ".join(sorted(platform.runtimes)) or "none"
-        message = f"spec.predictor.runtime: {name!r} is not a runtime the administrator defined ({listed})"
-        return known, Failure("RuntimeNotFound", message, Fault.NOBODY)
-    chosen = manifests.inputs(deployment, version, source, runtime)
+    if obstacle := obstacles.find(deployment, observed, platform):
+        return known, obstacle
+    runtime = platform.runtimes[deployment.spec.predictor.runtime]
+    chosen = manifests.inputs(deployment, version, source, runtime, observed.golden)
     # The revision wanted before comes first, then the newest: two may differ in nothing but their image.
     candidates = sorted(observed.revisions, key=lambda r: (r is not known, -r.number))
     matching = next((r for r in candidates if manifests.same_inputs(r.inputs, chosen)), None)
@@ -119,16 +119,10 @@ def _still_asks_for(deployment: ModelDeployment, known: StoredRevision) -> bool:
 
 def _as_resolved(known: StoredRevision) -> tuple[ModelVersion, ArtifactSource]:
     """Read a version and its source back from a revision made for it."""
-    inputs, artifacts = known.inputs, known.inputs["artifacts"]
+    inputs = known.inputs
     return (
         ModelVersion(inputs["model"], known.version, inputs["runId"], inputs["uri"]),
-        ArtifactSource(
-            artifacts["prefix"],
-            artifacts.get("endpoint"),
-            artifacts.get("region"),
-            artifacts.get("credentialsSecretName"),
-            artifacts.get("trackingURI"),
-        ),
+        manifests.source_of(inputs["artifacts"]),
     )
 
 
@@ -192,9 +186,11 @@ def _closed_by_status(deployment: ModelDeployment, target: StoredRevision | None
     return replace(target, outcome=stalled.reason, outcome_message=stalled.message)
 
 
-STALLED_BUT_OPEN = frozenset(
-    {"NameConflict", "RuntimeNotFound", "ProgressDeadlineExceeded", "MinimumReplicasUnavailable"}
-)
+STALLED_BUT_OPEN = obstacles.REASONS | {
+    "NameConflict",
+    "ProgressDeadlineExceeded",
+    "MinimumReplicasUnavailable",
+}
 """Reasons of Stalled that close nothing by themselves: only the ControllerRevision's annotation can."""
 
 
@@ -285,6 +281,26 @@ def desired_objects(
         if pointed in (None, roles.stable.revision.name) or roles.stable.ready:
             objects.append(manifests.service(deployment, deployment.metadata.name, roles.stable.revision))
     return tuple(objects)
+
+
+def desired_policies(deployment: ModelDeployment, roles: Roles, platform: Platform) -> tuple[Object, ...]:
+    """Give the NetworkPolicy, which comes before the pods; one that the API server would refuse stays as it is."""
+    revisions = [track.revision for track in roles.in_role]
+    if not revisions or not _is_policed(deployment) or obstacles.label_keys_are_wrong(deployment):
+        return ()
+    return (manifests.network_policy(deployment, revisions, platform),)
+
+
+def unwanted_policies(deployment: ModelDeployment, observed: Observed) -> tuple[Ref, ...]:
+    """Name the NetworkPolicy once the spec wants none."""
+    ref = Ref("NetworkPolicy", deployment.metadata.name)
+    there = (ref.kind, ref.name) in observed.objects
+    return (ref,) if there and not _is_policed(deployment) else ()
+
+
+def _is_policed(deployment: ModelDeployment) -> bool:
+    policy = deployment.spec.network_policy
+    return policy is None or policy.enabled is not False
 
 
 def desired_scales(

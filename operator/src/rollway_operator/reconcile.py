@@ -11,7 +11,7 @@ from rollway_operator.apply import apply, apply_status, gap, tell
 from rollway_operator.cluster import Cluster
 from rollway_operator.domain import Event, Object, Observed, Platform, Resolution
 from rollway_operator.errors import NameConflictError
-from rollway_operator.observe import now, observe
+from rollway_operator.observe import now, observe, with_golden
 from rollway_operator.plan import plan
 from rollway_operator.resolve import Resolver
 
@@ -33,7 +33,7 @@ async def reconcile(context: Context, body: Object) -> timedelta | None:
         await stall(context.cluster, body, "SpecInvalid", str(error))
         return None
     resolution = await context.resolver.resolve(deployment)
-    observed = await observe(context.cluster, body)
+    observed = await with_golden(context.cluster, deployment, await observe(context.cluster, body))
     decided = plan(deployment, resolution, observed, context.platform)
     try:
         await apply(context.cluster, decided, body, observed)
@@ -61,6 +61,7 @@ async def look(context: Context, body: Object, observed: Observed) -> Look | Non
     except ValidationError:
         return None
     resolution = await context.resolver.resolve(deployment)
+    observed = await with_golden(context.cluster, deployment, observed)
     decided = plan(deployment, resolution, observed, context.platform)
     if gap(decided, body, observed):
         return None

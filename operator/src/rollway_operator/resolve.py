@@ -24,6 +24,7 @@ from rollway_operator.domain import ArtifactSource, ModelVersion, Resolution
 from rollway_operator.registries import (
     Credentials,
     CredentialsMissingError,
+    RegisteredVersion,
     Registry,
     RegistryError,
     UnreachableError,
@@ -41,6 +42,7 @@ from rollway_operator.registries.shared import (
 DEFAULT_REGISTRY = "default"
 RESOLVED = "Resolved"
 _SHORTEST_POLL_SECONDS = 1.0
+_SHOWN_LENGTH = 80
 _POLL_AFTER_REFUSAL = timedelta(seconds=10)
 """A refusal is looked at again early: often somebody is about to mend it, and shared answers make it cheap."""
 
@@ -65,6 +67,16 @@ class SourceNotPermittedError(RegistryError):
     """The version's artifacts lie where the ModelRegistry does not permit, or their URI is not plain."""
 
     reason = "SourceNotPermitted"
+
+
+class TagMissingError(RegistryError):
+    """The version does not carry a tag that the spec requires, or with another value."""
+
+    reason = "TagMissing"
+
+    def __init__(self, message: str, version: str) -> None:
+        super().__init__(message)
+        self.version = version
 
 
 class Resolver:
@@ -102,7 +114,10 @@ class Resolver:
             return Resolution(error.reason, str(error), poll_in=timedelta(seconds=wait))
         except RegistryError as error:
             return Resolution(
-                error.reason, str(error), poll_in=min(_POLL_AFTER_REFUSAL, registry.spec.poll_interval)
+                error.reason,
+                str(error),
+                held_back=error.version if isinstance(error, TagMissingError) else None,
+                poll_in=min(_POLL_AFTER_REFUSAL, registry.spec.poll_interval),
             )
 
     async def health(self, registry: ModelRegistry) -> Health:
@@ -188,6 +203,7 @@ async def _resolve(
             f"version {found.version} of model '{found.model}' is not READY in the registry: its registration is still "
             "PENDING_REGISTRATION, or failed; finish it, or register a new version"
         )
+    _check_tags(found, model.require_tags or {})
     uri, source = artifact_source(found.uri, registry)
     message = f"'{model.name}' is version {found.version}"
     if model.alias is not None:
@@ -203,6 +219,24 @@ async def _resolve(
         confirmed=confirmed,
         poll_in=timedelta(seconds=_poll_in(target, confirmed, shared)),
     )
+
+
+def _check_tags(found: RegisteredVersion, required: Mapping[str, str]) -> None:
+    """Raise for the first required tag that a version does not carry."""
+    for tag, wanted in sorted(required.items()):
+        value = found.tags.get(tag)
+        if value != wanted:
+            carried = "is missing" if value is None else f"is {_quoted(value)}"
+            raise TagMissingError(
+                f"version {found.version} of model '{found.model}': tag {_quoted(tag)} {carried}, and "
+                f"spec.model.requireTags wants {_quoted(wanted)}; set it in the registry to let this version go",
+                found.version,
+            )
+
+
+def _quoted(text: str) -> str:
+    """Show a text that anybody may have written: in one line, its beginning alone."""
+    return repr(text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…")
 
 
 def _poll_in(target: Target, confirmed: bool, shared: SharedRegistry) -> float:
@@ -242,6 +276,12 @@ def artifact_source(uri: str, registry: ModelRegistry) -> tuple[str, ArtifactSou
         region=entry.region,
         credentials_secret_name=entry.credentials_secret_name,
         tracking_uri=registry.spec.mlflow.tracking_uri if through_server else None,
+        role_arn=entry.role_arn,
+        sts_endpoint=entry.sts_endpoint,
+        ca_bundle_name=entry.ca_bundle_ref.name if entry.ca_bundle_ref else None,
+        egress=tuple(
+            rule.model_dump(mode="json", by_alias=True, exclude_defaults=True) for rule in entry.egress
+        ),
     )
 
 

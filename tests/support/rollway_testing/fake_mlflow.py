@@ -20,6 +20,7 @@ class FakeVersion:
     created: int
     run_id: str = "run"
     status: str = "READY"
+    tags: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -139,7 +140,11 @@ class FakeMLflow:
             "source": found.uri,
             "run_id": found.run_id,
             "status": found.status,
-        }
+        } | (
+            {"tags": [{"key": key, "value": value} for key, value in found.tags.items()]}
+            if found.tags
+            else {}
+        )
 
 
 def _json(body: dict[str, Any], status: int = 200) -> httpx.Response:

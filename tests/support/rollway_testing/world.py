@@ -65,6 +65,10 @@ class World:
     target: str | None = "1"
     trouble: str | None = None
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {"mlserver": RUNTIME})
+    toleration_keys: tuple[str, ...] = ()
+    golden: str | None = None
+    lacking: str | None = None
+    """The version that lacks a tag which the spec requires."""
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     generation: int = 1
     status: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +104,8 @@ class World:
         """Answer as the registry does now."""
         if self.trouble or self.target is None:
             return Resolution(self.trouble or "AliasNotFound", "the registry is in trouble")
+        if self.target == self.lacking:
+            return Resolution("TagMissing", f"v{self.target} is not approved", held_back=self.target)
         version = ModelVersion("fraud", self.target, f"run{self.target}", f"s3://models/{self.target}")
         return Resolution("Resolved", f"champion is v{self.target}", version, SOURCE)
 
@@ -112,6 +118,7 @@ class World:
             ),
             objects=dict(self.objects),
             pods=tuple(self.pods),
+            golden=self.golden,
         )
 
     @staticmethod
@@ -130,7 +137,7 @@ class World:
 
     def platform(self) -> Platform:
         """Say what the administrator laid down."""
-        return Platform(self.runtimes)
+        return Platform(self.runtimes, toleration_keys=self.toleration_keys)
 
     def plan(self) -> Plan:
         """Decide, and write nothing."""

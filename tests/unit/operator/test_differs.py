@@ -196,3 +196,76 @@ def test_the_repair_removes_what_others_added() -> None:
 
 def test_the_repair_leaves_counts_and_defaults_alone() -> None:
     assert "replicas" not in repair(DEPLOYMENT, LIVE)["spec"]
+
+
+def policy(**spec: Any) -> dict[str, Any]:
+    ours: dict[str, Any] = {
+        "podSelector": {"matchLabels": {"app": "iris"}},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [{"from": [{"namespaceSelector": {}}], "ports": [{"protocol": "TCP", "port": 8080}]}],
+        "egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}]}],
+    }
+    return {"kind": "NetworkPolicy", "metadata": {"name": "iris"}, "spec": ours | spec}
+
+
+@pytest.mark.parametrize(
+    ("edit", "path"),
+    [
+        ({"ingress": []}, "spec.ingress"),
+        ({"ingress": [{}, *policy()["spec"]["ingress"]]}, "spec.ingress"),
+        ({"ingress": [{"ports": [{"protocol": "TCP", "port": 8080}]}]}, "spec.ingress.0.from"),
+        (
+            {
+                "ingress": [
+                    {
+                        "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"a": "b"}}}],
+                        "ports": [{"protocol": "TCP", "port": 8080}],
+                    }
+                ]
+            },
+            "spec.ingress.0.from.0.podSelector",
+        ),
+        (
+            {
+                "ingress": [
+                    {
+                        "from": [{"namespaceSelector": {}}],
+                        "ports": [{"protocol": "TCP", "port": 8080, "endPort": 9000}],
+                    }
+                ]
+            },
+            "spec.ingress.0.ports.0.endPort",
+        ),
+        ({"egress": [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]}, "spec.egress.0.to.0.ipBlock.except"),
+        ({"egress": [{}]}, "spec.egress.0.to"),
+        ({"policyTypes": ["Ingress"]}, "spec.policyTypes"),
+        (
+            {
+                "podSelector": {
+                    "matchLabels": {"app": "iris"},
+                    "matchExpressions": [{"key": "a", "operator": "Exists"}],
+                }
+            },
+            "spec.podSelector.matchExpressions",
+        ),
+    ],
+)
+def test_any_edit_of_a_network_policy_is_a_difference_that_a_patch_removes(
+    edit: dict[str, Any], path: str
+) -> None:
+    live = policy(**edit)
+    assert str(differs(policy(), live)).startswith(path)
+    merged = merge_patch(live["spec"], repair(policy(), live)["spec"])
+    assert differs(policy(), live | {"spec": merged}) is None
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Do what RFC 7386 says."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        merged.pop(key, None)
+        if value is not None:
+            merged[key] = merge_patch(target.get(key) if isinstance(target, dict) else None, value)
+    return merged

@@ -4,12 +4,18 @@ from typing import Any
 
 import pytest
 
-from rollway_operator.domain import Failure, Fault
-from rollway_operator.observe import model_pod, observed, refusal
+from rollway_operator.api.v1alpha1 import ModelDeployment
+from rollway_operator.domain import Failure, Fault, Observed
+from rollway_operator.observe import model_pod, observed, refusal, with_golden
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DIGEST = f"sha256:{'a' * 64}"
 DEPLOYMENT = {"metadata": {"name": "iris", "namespace": "team-a", "uid": "u-1"}}
+
+
+def a_model(**spec: Any) -> ModelDeployment:
+    whole = {"model": {"name": "fraud", "alias": "champion"}} | spec
+    return ModelDeployment.of({"metadata": DEPLOYMENT["metadata"], "spec": whole})
 
 
 def pod(
@@ -317,3 +323,34 @@ def test_a_quota_that_refuses_pods_is_told_without_the_names_that_change() -> No
     told = "no pod can be made: exceeded quota: small, requested: pods=1"
     assert refusal(workload) == Failure("FailedCreate", told, Fault.NOBODY)
     assert observed(DEPLOYMENT, [workload], [], NOON).refusals == {"iris-1a": refusal(workload)}
+
+
+class Holding:
+    """A cluster that holds one ConfigMap and counts how often it is asked."""
+
+    def __init__(self, data: dict[str, str] | None) -> None:
+        self._data = data
+        self.asked: list[tuple[str, str, str]] = []
+
+    async def get(self, kind: str, name: str, namespace: str) -> dict[str, Any] | None:
+        self.asked.append((kind, name, namespace))
+        return None if self._data is None else {"kind": kind, "data": self._data}
+
+
+@pytest.mark.parametrize(
+    ("data", "golden"), [({"golden.json": "[]"}, "[]"), ({"other": "[]"}, None), ({}, None), (None, None)]
+)
+async def test_golden_data_are_read_by_name_in_the_namespace_of_the_model(
+    data: dict[str, str] | None, golden: str | None
+) -> None:
+    cluster: Any = Holding(data)
+    test = {"source": "ConfigMap", "configMapRef": {"name": "golden"}}
+    seen = await with_golden(cluster, a_model(preTraffic={"smokeTest": test}), Observed(NOON))
+    assert seen == Observed(NOON, golden=golden)
+    assert cluster.asked == [("ConfigMap", "golden", "team-a")]
+
+
+async def test_without_golden_data_nothing_is_asked() -> None:
+    cluster: Any = Holding({"golden.json": "[]"})
+    assert await with_golden(cluster, a_model(), Observed(NOON)) == Observed(NOON)
+    assert cluster.asked == []

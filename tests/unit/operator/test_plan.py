@@ -434,3 +434,153 @@ def test_ready_waits_for_the_service() -> None:
     assert world.status["phase"] == "Progressing"
     world.settle()
     assert holds(world, "Ready")
+
+
+# --------------------------------------------------------------------------------------------- obstacles and tags
+
+GOLDEN_TEST = {"smokeTest": {"source": "ConfigMap", "configMapRef": {"name": "golden"}}}
+CASES = '[{"request": {"inputs": [1]}, "predictions": [2]}]'
+
+
+def test_an_obstacle_holds_what_is_new_while_what_serves_goes_on_and_then_goes_by_itself() -> None:
+    world = World()
+    world.settle()
+    serving = world.serving
+    world.edit(predictor={"tolerations": [{"key": "spot"}]})
+    world.target = "2"
+    world.settle()
+    assert world.serving == serving
+    assert holds(world, "Ready")
+    stalled = world.condition("Stalled")
+    assert stalled
+    assert stalled["reason"] == "TolerationNotPermitted"
+    assert len(world.observed().revisions) == 1
+    world.toleration_keys = ("spot",)
+    world.settle()
+    assert world.served_version == "2"
+    assert world.condition("Stalled") is None
+
+
+@pytest.mark.parametrize("golden", [None, "{}"])
+def test_golden_data_that_cannot_be_used_close_nothing(golden: str | None) -> None:
+    world = World(golden=golden)
+    world.edit(preTraffic=GOLDEN_TEST)
+    world.settle()
+    assert world.flips == []
+    stalled = world.condition("Stalled")
+    assert stalled
+    assert stalled["reason"] == ("GoldenInvalid" if golden else "GoldenNotFound")
+    world.golden = CASES
+    world.settle()
+    assert world.served_version == "1"
+    assert world.serving
+    assert world.objects[("ConfigMap", world.serving)]["data"]["golden.json"] == CASES
+
+
+def test_edited_golden_data_make_a_new_revision() -> None:
+    world = World(golden=CASES)
+    world.edit(preTraffic=GOLDEN_TEST)
+    world.settle()
+    before = world.serving
+    world.golden = CASES.replace("2", "3")
+    world.settle()
+    assert world.serving != before
+    world.golden = None
+    world.settle()
+    assert holds(world, "Ready")
+    assert holds(world, "Stalled")
+
+
+def test_a_version_without_its_tag_waits_while_what_serves_goes_on() -> None:
+    world = World()
+    world.settle()
+    serving = world.serving
+    world.target = world.lacking = "2"
+    world.settle()
+    assert world.serving == serving
+    assert holds(world, "Ready")
+    resolved = world.condition("ModelResolved")
+    assert resolved
+    assert (resolved["status"], resolved["reason"]) == ("False", "TagMissing")
+    world.lacking = None
+    world.settle()
+    assert world.served_version == "2"
+
+
+def test_while_another_version_lacks_its_tag_a_changed_spec_rolls_out_what_serves() -> None:
+    world = World()
+    world.settle()
+    before = world.serving
+    world.target = world.lacking = "2"
+    world.edit(predictor={"timeout": "10s"})
+    world.settle()
+    assert world.serving != before
+    assert world.served_version == "1"
+
+
+def test_nothing_new_is_made_of_a_version_that_lost_its_tag() -> None:
+    world = World()
+    world.settle()
+    before = world.serving
+    world.lacking = "1"
+    world.edit(predictor={"timeout": "10s"})
+    world.settle()
+    assert world.serving == before
+    assert len(world.observed().revisions) == 1
+
+
+# --------------------------------------------------------------------------------------------------- network policy
+
+POLICY = ("NetworkPolicy", "fraud")
+
+
+def test_the_network_policy_is_there_before_the_first_pod_and_stays() -> None:
+    world = World()
+    kinds = [desired["kind"] for desired in world.plan().objects]
+    assert kinds.index("NetworkPolicy") < kinds.index("Deployment")
+    world.settle()
+    before = world.objects[POLICY]
+    world.target = "2"
+    world.settle()
+    assert world.objects[POLICY] == before
+
+
+def test_the_network_policy_goes_when_the_spec_wants_none_and_comes_back() -> None:
+    world = World()
+    world.settle()
+    pods = list(world.pods)
+    world.edit(networkPolicy={"enabled": False})
+    world.settle()
+    assert POLICY not in world.objects
+    world.edit(networkPolicy={"from": [{"podSelector": {}}]})
+    world.settle()
+    assert world.objects[POLICY]["spec"]["ingress"][0]["from"] == [{"podSelector": {}}]
+    assert world.pods == pods
+
+
+def test_a_network_policy_that_would_be_refused_leaves_the_one_that_is_there() -> None:
+    world = World()
+    world.settle()
+    before = world.objects[POLICY]
+    world.edit(networkPolicy={"from": [{"podSelector": {"matchLabels": {"no key": ""}}}]})
+    world.settle()
+    assert world.objects[POLICY] == before
+    stalled = world.condition("Stalled")
+    assert stalled
+    assert "spec.networkPolicy.from[0].podSelector.matchLabels: 'no key'" in stalled["message"]
+
+
+def test_an_operator_that_knows_more_restarts_nothing_that_an_older_one_stored() -> None:
+    """A revision stored before these fields existed: its policy is made from what it has, its pods stay."""
+    world = World()
+    world.settle()
+    pods, revisions = list(world.pods), world.observed().revisions
+    del world.objects[POLICY]
+    for child in world.objects.values():
+        if child["kind"] == "ControllerRevision":
+            [fetch] = child["data"]["template"]["spec"]["initContainers"]
+            fetch["env"] = [one for one in fetch["env"] if one["name"] != "ROLLWAY_ENVIRONMENT_POLICY"]
+    world.settle()
+    assert POLICY in world.objects
+    assert world.pods == pods
+    assert [revision.name for revision in world.observed().revisions] == [one.name for one in revisions]

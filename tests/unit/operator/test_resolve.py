@@ -656,3 +656,66 @@ def test_a_lost_registry_moves_the_transition_time_and_a_new_reason_does_not() -
         ("Unreachable", "2026-01-01T12:01:00Z"),
         ("CredentialsMissing", "2026-01-01T12:01:00Z"),
     ]
+
+
+# -------------------------------------------------------------------------------------------------- required tags
+
+
+@without_waiting
+async def test_a_version_with_every_required_tag_is_taken() -> None:
+    world = World()
+    world.mlflow.versions["fraud"]["1"].tags = {"validation_status": "approved", "owner": "a", "other": ""}
+    required = {"validation_status": "approved", "owner": "a"}
+    resolution = await world.resolve(deployment(current="1", alias="champion", requireTags=required))
+    assert resolution.reason == "Resolved"
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        ({}, "tag 'validation_status' is missing"),
+        ({"validation_status": "rejected"}, "tag 'validation_status' is 'rejected'"),
+        ({"validation_status": "Approved"}, "tag 'validation_status' is 'Approved'"),
+        ({"validation_status": ""}, "tag 'validation_status' is ''"),
+        ({"validation_status": "a\n" + "b" * 5000}, "tag 'validation_status' is 'a\\nbbb"),
+    ],
+)
+@without_waiting
+async def test_a_missing_tag_is_told_with_what_is_wanted_and_what_was_found(
+    tags: dict[str, str], found: str
+) -> None:
+    world = World()
+    world.mlflow.versions["fraud"]["1"].tags = tags
+    resolution = await world.resolve(
+        deployment(alias="champion", requireTags={"validation_status": "approved"})
+    )
+    assert (resolution.reason, resolution.version, resolution.held_back) == ("TagMissing", None, "1")
+    assert found in resolution.message
+    assert "version 1 of model 'fraud'" in resolution.message
+    assert "spec.model.requireTags wants 'approved'" in resolution.message
+    assert len(resolution.message) < 300
+
+
+@without_waiting
+async def test_a_tag_set_later_lets_the_version_go_by_itself() -> None:
+    world = World()
+    tagged = deployment(current="1", alias="champion", requireTags={"validation_status": "approved"})
+    assert (await world.resolve(tagged)).reason == "TagMissing"
+    world.mlflow.versions["fraud"]["1"].tags = {"validation_status": "approved"}
+    waited = 0.0
+    while (resolution := await world.resolve(tagged)).reason != "Resolved":
+        assert waited < 60
+        waited += resolution.poll_in.total_seconds()
+        await asyncio.sleep(resolution.poll_in.total_seconds())
+    assert waited <= 31
+
+
+@without_waiting
+async def test_a_tag_that_nobody_requires_changes_nothing() -> None:
+    world = World()
+    before = await world.resolve()
+    world.mlflow.versions["fraud"]["1"].tags = {"note": "seen"}
+    await asyncio.sleep(31)
+    after = await world.resolve()
+    assert after.confirmed
+    assert (after.message, after.version) == (before.message, before.version)

@@ -15,10 +15,16 @@ GROUP: Final = "rollway.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 
+LINK_LOCAL: Final = "169.254.0.0/16"
+"""Where cloud machines keep their metadata, and with it credentials."""
+
 _DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 _DNS_SUBDOMAIN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 _DURATION = r"^[1-9][0-9]{0,5}(ms|s|m|h)$"
+_LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
+_FRACTION = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
+_ROLE_ARN = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/([A-Za-z0-9+=,.@_-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$"
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -74,6 +80,132 @@ class Value(BaseModel):
         extra="ignore",
         coerce_numbers_to_str=True,
         protected_namespaces=(),
+    )
+
+
+# ------------------------------------------------------------------------------------- parts of both kinds
+
+
+class LabelSelectorRequirement(Value):
+    """One requirement on one label."""
+
+    key: str = Field(min_length=1, max_length=317, pattern=_LABEL_KEY, description="The label.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="How the label's value is compared."
+    )
+    values: tuple[LabelValue, ...] = Field(default=(), max_length=20, description="Values for In and NotIn.")
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                "set values exactly with the operators In and NotIn",
+            )
+        )
+    )
+
+
+class LabelSelector(Value):
+    """A metav1.LabelSelector."""
+
+    match_labels: Mapping[str, LabelValue] = Field(
+        default_factory=dict, max_length=20, description="Labels that must have these values."
+    )
+    match_expressions: tuple[LabelSelectorRequirement, ...] = Field(
+        default=(), max_length=20, description="Further requirements, all of which must hold."
+    )
+
+
+class ConfigMapRef(Value):
+    """Names a ConfigMap."""
+
+    name: str = Field(
+        min_length=1, max_length=253, pattern=_DNS_SUBDOMAIN, description="Name of the ConfigMap."
+    )
+
+
+class IPBlock(Value):
+    """A range of addresses, without some of them; link-local addresses (169.254.0.0/16) never belong to it."""
+
+    cidr: str = Field(
+        min_length=1,
+        max_length=43,
+        description="The range, such as 10.0.0.0/8.",
+        json_schema_extra=rules(
+            rule("isCIDR(self)", "must be a range of addresses, such as 10.0.0.0/8"),
+            rule(
+                f"!isCIDR(self) || !cidr('{LINK_LOCAL}').containsCIDR(self)",
+                f"{LINK_LOCAL} holds the metadata of cloud machines: no pod may reach it",
+            ),
+        ),
+    )
+    except_: tuple[Annotated[str, Field(max_length=43)], ...] = Field(
+        default=(), alias="except", max_length=10, description="Smaller ranges that do not belong to it."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.except) || !isCIDR(self.cidr) || self.except.all(part, isCIDR(part) && part != self.cidr && "
+                "cidr(self.cidr).containsCIDR(part))",
+                "each range under except must lie inside cidr and be smaller",
+            )
+        )
+    )
+
+
+class Peer(Value):
+    """Pods or addresses at the other end of a connection, as in a NetworkPolicy."""
+
+    pod_selector: LabelSelector | None = Field(
+        default=None, description="Labels of the pods; of this namespace where namespaceSelector is absent."
+    )
+    namespace_selector: LabelSelector | None = Field(
+        default=None,
+        description="Labels of the pods' namespaces, such as kubernetes.io/metadata.name; {} selects every namespace.",
+    )
+    ip_block: IPBlock | None = Field(default=None, description="Addresses, for what is not a pod.")
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.ipBlock) != (has(self.podSelector) || has(self.namespaceSelector))",
+                "set ipBlock alone, or podSelector, namespaceSelector or both",
+            )
+        )
+    )
+
+
+class PolicyPort(Value):
+    """A port at the other end, or a range of ports."""
+
+    protocol: Literal["TCP", "UDP", "SCTP"] | None = Field(
+        default=None, description="TCP where it is absent."
+    )
+    port: int = Field(
+        ge=1, le=65535, description="The port that the pod listens on, not the port of its Service."
+    )
+    end_port: int | None = Field(
+        default=None, ge=1, le=65535, description="The last port, where a range is meant that begins at port."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("!has(self.endPort) || self.endPort >= self.port", "endPort must be at least port")
+        )
+    )
+
+
+class EgressRule(Value):
+    """Where pods may connect to: these peers on these ports."""
+
+    to: tuple[Peer, ...] = Field(
+        default=(),
+        max_length=10,
+        description="The other ends; absent means any, link-local addresses excepted.",
+    )
+    ports: tuple[PolicyPort, ...] = Field(
+        default=(), max_length=10, description="The ports; absent means every port."
     )
 
 
@@ -150,6 +282,16 @@ class Model(Value):
         ),
     )
 
+    require_tags: Mapping[str, Annotated[str, Field(max_length=500)]] | None = Field(
+        default=None,
+        max_length=10,
+        description="Tags that the version must carry in MLflow, each with this value, such as "
+        "validation_status: approved. Until it does, what serves goes on; set later, it lets the version go by itself.",
+        json_schema_extra=rules(
+            rule("self.all(tag, size(tag) > 0 && size(tag) <= 250)", "a tag has 1 to 250 characters")
+        ),
+    )
+
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("has(self.alias) != has(self.version)", "set exactly one of alias and version"),
@@ -190,6 +332,43 @@ class Resources(Value):
     )
 
 
+class Toleration(Value):
+    """A taint that the model's pods tolerate, as in a Pod; its key must be one that the administrator permits."""
+
+    key: str = Field(
+        min_length=1,
+        max_length=317,
+        pattern=_LABEL_KEY,
+        description="Key of the taint, one of those in modelTolerations of the chart's values.",
+    )
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="Equal where it is absent. Exists tolerates every value."
+    )
+    value: LabelValue | None = Field(default=None, description="Value of the taint, for Equal.")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Effect of the taint; absent means every effect."
+    )
+    toleration_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=86400,
+        description="How long the pods stay when the taint is added, for NoExecute; absent means for ever.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+                "set no value with the operator Exists",
+            ),
+            rule(
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "set tolerationSeconds only with the effect NoExecute",
+            ),
+        )
+    )
+
+
 class Predictor(Value):
     """Says how the model is run: by which server, how often, with which resources."""
 
@@ -220,15 +399,55 @@ class Predictor(Value):
     node_selector: Mapping[str, LabelValue] | None = Field(
         default=None, max_length=20, description="Labels that a node must carry to run the model's pods."
     )
+    tolerations: tuple[Toleration, ...] = Field(
+        default=(),
+        max_length=10,
+        description="Taints that the model's pods tolerate, of keys that the administrator permits.",
+    )
+    environment_policy: Literal["Ignore", "Warn", "Enforce"] | None = Field(
+        default=None,
+        description="What is done where the packages of the server's image are not those that the model requires: "
+        "Ignore does not compare, Warn (the default) serves and says so in the condition EnvironmentMismatch, Enforce "
+        "does not serve the version.",
+    )
 
 
 class SmokeTest(Value):
     """The prediction that each pod must answer before it takes traffic."""
 
-    source: Literal["InputExample", "Disabled"] | None = Field(
+    source: Literal["InputExample", "ConfigMap", "Disabled"] | None = Field(
         default=None,
         description="InputExample (the default) predicts on the input example logged with the model: the answer must "
-        "have one finite row for each row sent. A model without one skips the gate. Disabled skips it always.",
+        "have one finite row for each row sent. A model without one skips the gate. ConfigMap predicts on requests of "
+        "yours and compares the answers with those that you expect. Disabled skips the gate always.",
+    )
+    config_map_ref: ConfigMapRef | None = Field(
+        default=None,
+        description="ConfigMap of this namespace whose key golden.json holds a JSON list of cases, each with request "
+        "(a body of /invocations) and predictions (a list); at most 256 KiB. Exactly with source ConfigMap. Edited, "
+        "it makes a new revision.",
+    )
+    max_latency: Duration | None = Field(
+        default=None,
+        description="How long one prediction of the test may take, such as 500ms; judged in a revision's first pod. "
+        "No limit where it is absent.",
+    )
+    tolerance: str | None = Field(
+        default=None,
+        max_length=19,
+        pattern=_FRACTION,
+        description='How far a number may be from the one expected, as a decimal in a string such as "0.001"; '
+        '"0.000001" where it is absent.',
+        json_schema_extra=form('must be a decimal number in a string, such as "0.001"'),
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "has(self.configMapRef) == (has(self.source) && self.source == 'ConfigMap')",
+                "set configMapRef exactly with source ConfigMap",
+            )
+        )
     )
 
 
@@ -282,6 +501,24 @@ class Strategy(Value):
     )
 
 
+class NetworkPolicy(Value):
+    """Who may connect to the model's pods; where these may connect to is laid down in the ModelRegistry."""
+
+    enabled: bool | None = Field(
+        default=None,
+        description="Whether there is a NetworkPolicy; true where it is absent. With false every pod reaches the "
+        "model's pods, and they reach everything.",
+    )
+    from_: tuple[Peer, ...] | None = Field(
+        default=None,
+        alias="from",
+        min_length=1,
+        max_length=10,
+        description="Who may send requests: pods or addresses. Any pod of the cluster where it is absent. Gateways, "
+        "Prometheus and the operator may always.",
+    )
+
+
 class ModelDeploymentSpec(Value):
     """Which model is served, how it is run, and how a new version takes over."""
 
@@ -296,6 +533,9 @@ class ModelDeploymentSpec(Value):
         default=None,
         description="How a new revision replaces the one that serves: exactly one of rollingUpdate (the default) "
         "and recreate.",
+    )
+    network_policy: NetworkPolicy | None = Field(
+        default=None, description="Who may connect to the model's pods."
     )
     revision_history_limit: int | None = Field(
         default=None,
@@ -444,6 +684,12 @@ class MLflow(Value):
         description="Secret in the operator's namespace with keys username and password, or token. Its name must also "
         "be listed in the chart's registrySecrets: the operator can read no other.",
     )
+    ca_bundle_ref: ConfigMapRef | None = Field(
+        default=None,
+        description="ConfigMap in the operator's namespace whose key ca.crt holds the certificates (PEM) that the "
+        "operator trusts for this server, instead of the public ones. Its name must also be listed in the chart's "
+        "registryCABundles.",
+    )
     poll_interval: Duration = Field(
         default="30s", description="How often a followed model is asked for, such as 30s (the default)."
     )
@@ -483,26 +729,47 @@ class Artifacts(Value):
         description="Secret in the ModelDeployment's namespace: keys accessKeyId and secretAccessKey for s3://, "
         "username and password or token for mlflow-artifacts:/. Only the fetch container sees it.",
     )
-
-
-class LabelSelectorRequirement(Value):
-    """One requirement on one label."""
-
-    key: str = Field(max_length=317, description="The label.")
-    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
-        description="How the label's value is compared."
+    role_arn: str | None = Field(
+        default=None,
+        alias="roleARN",
+        max_length=700,
+        pattern=_ROLE_ARN,
+        description="AWS role that the fetch container assumes with a token of the pod's own (audience "
+        "sts.amazonaws.com), instead of credentialsSecretName; for s3:// alone.",
+        json_schema_extra=form("must be a role's ARN, such as arn:aws:iam::123456789012:role/models-reader"),
     )
-    values: tuple[LabelValue, ...] = Field(default=(), max_length=20, description="Values for In and NotIn.")
-
-
-class LabelSelector(Value):
-    """A metav1.LabelSelector."""
-
-    match_labels: Mapping[str, LabelValue] = Field(
-        default_factory=dict, max_length=20, description="Labels that must have these values."
+    sts_endpoint: str | None = Field(
+        default=None,
+        alias="stsEndpoint",
+        max_length=500,
+        pattern=r"^https?://[A-Za-z0-9._:\[\]-]+$",
+        description="Where roleARN is assumed, if not at AWS' own address, such as a private endpoint.",
+        json_schema_extra=form("must be http:// or https:// with host and port alone"),
     )
-    match_expressions: tuple[LabelSelectorRequirement, ...] = Field(
-        default=(), max_length=20, description="Further requirements, all of which must hold."
+    ca_bundle_ref: ConfigMapRef | None = Field(
+        default=None,
+        description="ConfigMap in the ModelDeployment's namespace whose key ca.crt holds the certificates (PEM) that "
+        "the fetch container trusts for this place, instead of the public ones.",
+    )
+    egress: tuple[EgressRule, ...] = Field(
+        default=(),
+        max_length=10,
+        description="Where the fetch container may connect to, beside DNS; the endpoint's port at any address where it "
+        "is absent. Link-local addresses (169.254.0.0/16) never belong to it.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.roleARN) || !has(self.credentialsSecretName)",
+                "set at most one of roleARN and credentialsSecretName",
+            ),
+            rule(
+                "!has(self.roleARN) || self.prefix.startsWith('s3://')",
+                "roleARN is for prefixes of s3:// alone",
+            ),
+            rule("!has(self.stsEndpoint) || has(self.roleARN)", "set stsEndpoint only with roleARN"),
+        )
     )
 
 

@@ -59,6 +59,8 @@ class RegisteredVersion:
     uri: str
     ready: bool = True
     """False while the version is still being registered, or when that failed."""
+    tags: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Not compared: a version is the same whatever people note on it."""
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,18 @@ class _RegisteredModelAnswer(_Answer):
     registered_model: _RegisteredModel
 
 
+class _Tag(_Answer):
+    key: str
+    value: str = ""
+
+
 class _ModelVersion(_Answer):
     name: str
     version: str
     creation_timestamp: int = 0
     run_id: str = ""
     status: str = "READY"
+    tags: tuple[_Tag, ...] = ()
 
 
 class _ModelVersionAnswer(_Answer):
@@ -149,7 +155,8 @@ class MLflowRegistry:
                 f"registry '{self._name}' has no version {version} of model '{model}': register it, or name another in "
                 "spec.model.version"
             ) from error
-        return RegisteredVersion(model, version, found.run_id, uri, ready=found.status == "READY")
+        tags = {tag.key: tag.value for tag in found.tags}
+        return RegisteredVersion(model, version, found.run_id, uri, ready=found.status == "READY", tags=tags)
 
     async def ping(self) -> None:
         """Ask for at most one model, only to know whether the server answers."""
