@@ -271,7 +271,7 @@ def test_names_that_a_client_invents_make_no_metric(frames: Pod) -> None:
         GRPCInferenceServiceStub(channel).ModelInfer(pb.ModelInferRequest(model_name="invented"), timeout=5)
     assert failure.value.code() is grpc.StatusCode.NOT_FOUND
     exposed = httpx.get(frames.metrics, trust_env=False).text
-    assert "rest_server_requests_total" in exposed
+    assert "rollway_inference_requests_total" in exposed
     assert "invented" not in exposed
     assert "99" not in [line.partition('version="')[2].partition('"')[0] for line in exposed.splitlines()]
 

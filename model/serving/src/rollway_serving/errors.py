@@ -4,6 +4,8 @@ ServingError
  ├── SettingsError        the revision's settings cannot be used
  ├── InputError           a client's mistake: 400, INVALID_ARGUMENT
  ├── PredictionError      the model's own failure on a good request: 500, INTERNAL
+ ├── UnknownModelError    another model's name or version: 404, NOT_FOUND
+ ├── NotReadyError        the model is not loaded yet: 503, UNAVAILABLE
  ├── OverloadError        more requests than the server takes on: 429, RESOURCE_EXHAUSTED
  ├── DeadlineError        the model takes too long: 504, DEADLINE_EXCEEDED
  └── PodFailure           the pod ends; ``reason`` and message go to the termination message
@@ -52,6 +54,20 @@ class InputError(ServingError):
 
 class PredictionError(ServingError):
     """The model failed on a request that its signature allows."""
+
+
+class UnknownModelError(ServingError):
+    """The client asks a model, or a version, that is not served here."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "NOT_FOUND"
+
+
+class NotReadyError(ServingError):
+    """The model is not loaded yet."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "UNAVAILABLE"
 
 
 class OverloadError(ServingError):

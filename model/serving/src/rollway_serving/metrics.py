@@ -7,6 +7,7 @@ image and tag, this names the registered model and its version; ``predictor_name
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rollway_serving.limits import Admission
     from rollway_serving.settings import Settings
 
+asked: ContextVar[Method] = ContextVar("asked")
+"""What the request of this task asked, for whoever calls the model."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OUTCOMES = ("ok", "client_error", "server_error", "shed")
 _GROWTH = 1.185
@@ -117,7 +120,7 @@ class Metrics:
         )
         self._durations = Histogram(
             "rollway_inference_request_duration_seconds",
-            "Time from a request's headers to the end of its answer.",
+            "Time from a request's last byte to the end of its answer.",
             ("protocol", "method", "outcome"),
             buckets=bounds(),
             registry=self.registry,

@@ -1,14 +1,7 @@
-"""MLServer's gRPC side: strict about input, closed to administration, and shut down without losing a call.
-
-gRPC's own ``stop`` refuses calls that are already on their way. A connection that reaches its *maximum age*,
-in contrast, is told to go (HTTP/2 GOAWAY) and loses nothing: calls that cross the notice are still served. So
-connections live a little shorter than the drain, and by its end every client has moved by itself. It also
-spreads long-lived clients over the pods that are there.
-"""
+"""MLServer's gRPC side: strict about input, closed to administration, and shut down without losing a call."""
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -19,36 +12,24 @@ from mlserver.grpc import GRPCServer
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.converters import ModelInferResponseConverter
 from mlserver.grpc.dataplane_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
-from mlserver.grpc.interceptors import PromServerInterceptor
 from mlserver.grpc.servicers import InferenceServicer
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
-from rollway_serving.errors import InputError
+from rollway_serving.errors import InputError, NotReadyError, ServingError, UnknownModelError
+from rollway_serving.metrics import Method
 from rollway_serving.mlserver_model import check_request_id
+from rollway_serving.rpc import CallGuard, end, options
 from rollway_serving.signature import DATATYPES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from rollway_serving.lifecycle import Lifecycle
+    from rollway_serving.limits import Admission
+    from rollway_serving.metrics import Metrics
     from rollway_serving.settings import Settings
 
-_REMOVAL_SECONDS = 1.5
-"""By then a pod that is to go gets no new connections."""
-_AGE_JITTER = 1.1
-"""gRPC spreads the maximum age by a tenth in either direction."""
-_log = logging.getLogger(__name__)
-
-
-def connection_age(drain_seconds: float) -> float:
-    """The longest life of a connection, such that one opened late in the drain still ends within it.
-
-    >>> round(connection_age(5.0), 2)
-    3.18
-    >>> connection_age(0.0)
-    1.0
-    """
-    return max(1.0, (drain_seconds - _REMOVAL_SECONDS) / _AGE_JITTER)
+INFER = Method("grpc", "infer", "/inference.GRPCInferenceService/ModelInfer")
 
 
 class Servicer(InferenceServicer):  # type: ignore[misc]
@@ -63,38 +44,33 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         """Ready means that new clients are welcome."""
         return pb.ServerReadyResponse(ready=self._life.accepts_traffic)
 
-    async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Any) -> pb.ModelReadyResponse:  # noqa: ARG002, N802
         """The same for the model, which must be ours."""
-        await self._check_model(request.name, request.version, context)
+        self._check_model(request.name, request.version)
         return pb.ModelReadyResponse(ready=self._life.accepts_traffic)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:  # noqa: N802
         """What the model takes and gives."""
-        await self._check_model(request.name, request.version, context)
-        await self._check_serving(context)
+        self._check_model(request.name, request.version)
+        self._check_serving()
         return await super().ModelMetadata(request, context)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         """Predict."""
-        await self._check_model(request.model_name, request.model_version, context)
-        await self._check_serving(context)
+        self._check_model(request.model_name, request.model_version)
+        self._check_serving()
+        check_request_id(request.id)
+        check_raw(request)
+        payload = self._InsertHeaders(request, context)
         try:
-            check_request_id(request.id)
-            check_raw(request)
-            payload = self._InsertHeaders(request, context)
             result = await self._data_plane.infer(payload, request.model_name, request.model_version)
-            self._SetTrailingMetadata(result, context)
-            return ModelInferResponseConverter.from_types(result, use_raw=bool(request.raw_input_contents))
-        except InputError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except MLServerError as error:
+            if isinstance(error.__cause__, ServingError):
+                raise error.__cause__ from None
             code = STATUS_CODE_MAPPING.get(int(error.status_code), grpc.StatusCode.UNAVAILABLE)
-            await context.abort(code, str(error))
-        except aio.AbortError:
-            raise
-        except Exception:  # noqa: BLE001 - the client gets no traceback, the log does
-            _log.exception("a call failed in a way that nobody foresaw")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+            await end(context, code, str(error))
+        self._SetTrailingMetadata(result, context)
+        return ModelInferResponseConverter.from_types(result, use_raw=bool(request.raw_input_contents))
 
     async def ModelStreamInfer(self, requests_stream: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ARG002, N802
         """MLServer's own streaming extension is closed."""
@@ -113,33 +89,28 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         """A client may not unload models."""
         await _closed(context)
 
-    async def _check_model(self, name: str, version: str, context: Any) -> None:
+    def _check_model(self, name: str, version: str) -> None:
         if name != self._rollway.name or version not in ("", self._rollway.version):
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such model or version")
+            raise UnknownModelError("no such model or version")
 
-    async def _check_serving(self, context: Any) -> None:
+    def _check_serving(self) -> None:
         if not self._life.serves:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"the server is {self._life.phase.value}")
+            raise NotReadyError(f"the server is {self._life.phase.value}")
 
 
 class GrpcServer(GRPCServer):  # type: ignore[misc]
     """MLServer's gRPC server with the strict service and short-lived connections."""
 
-    def __init__(self, *arguments: Any, rollway: Settings, life: Lifecycle) -> None:
+    def __init__(
+        self, *arguments: Any, rollway: Settings, life: Lifecycle, admission: Admission, metrics: Metrics
+    ) -> None:
         super().__init__(*arguments)
         self._rollway = rollway
         self._life = life
+        self._guard = CallGuard(rollway, {INFER.service: INFER}, admission, metrics)
 
     def _create_server(self) -> aio.Server:
-        identity = (
-            ("x-model-version", self._rollway.version),
-            ("x-model-revision", self._rollway.revision),
-        )
-        age = round(1000 * connection_age(self._rollway.drain_seconds))
-        self._server = aio.server(
-            interceptors=[Identify(identity), PromServerInterceptor(enable_handling_time_histogram=True)],
-            options=[("grpc.so_reuseport", 0), ("grpc.max_connection_age_ms", age)],
-        )
+        self._server = aio.server(interceptors=[self._guard], options=options(self._rollway))
         servicer = Servicer(
             self._data_plane, self._model_repository_handlers, rollway=self._rollway, life=self._life
         )
@@ -150,34 +121,6 @@ class GrpcServer(GRPCServer):  # type: ignore[misc]
     async def stop(self, sig: int | None = None) -> None:  # noqa: ARG002 - MLServer's signature
         """Finish what is running; clients have left by now."""
         await self._server.stop(grace=self._rollway.timeout_seconds)
-
-
-class Identify(aio.ServerInterceptor):  # type: ignore[misc]
-    """Sends the version and revision as initial metadata of every call, failed ones too."""
-
-    def __init__(self, identity: tuple[tuple[str, str], ...]) -> None:
-        self._identity = identity
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
-        details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        """Wrap the handler of a call that wants one answer; others are refused anyway."""
-        handler = await continuation(details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        answer = handler.unary_unary
-
-        async def identified(request: Any, context: Any) -> Any:
-            await context.send_initial_metadata(self._identity)
-            return await answer(request, context)
-
-        return grpc.unary_unary_rpc_method_handler(
-            identified,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
 
 
 def check_raw(request: pb.ModelInferRequest) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
-from concurrent.futures import ThreadPoolExecutor
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -16,39 +15,46 @@ from mlserver.handlers import custom_handler
 
 from rollway_serving import gates, invocations
 from rollway_serving.errors import InputError, ServingError
+from rollway_serving.metrics import asked
 from rollway_serving.model import Model
-from rollway_serving.signature import Tensor, datatype_of
+from rollway_serving.signature import Tensor, datatype_of, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rollway_serving.lifecycle import Lifecycle
+    from rollway_serving.limits import Admission
+    from rollway_serving.metrics import Metrics
     from rollway_serving.settings import Places, Settings
     from rollway_serving.signature import Spec
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,255}")
-_log = logging.getLogger(__name__)
 
 
 class RollwayModel(MLModel):  # type: ignore[misc]
-    """One model, which works on a thread of its own, so that probes always answer."""
+    """One model, which works on threads of its own, so that probes always answer."""
 
     def __init__(
-        self, model_settings: ModelSettings, settings: Settings, places: Places, life: Lifecycle
+        self,
+        model_settings: ModelSettings,
+        settings: Settings,
+        places: Places,
+        admission: Admission,
+        metrics: Metrics,
     ) -> None:
         super().__init__(model_settings)
         self._rollway = settings
         self._places = places
-        self._life = life
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._admission = admission
+        self._metrics = metrics
         self._model: Model | None = None
 
     async def load(self) -> bool:
         """Load the model and run its gates; only then may MLServer call it ready."""
-        model = await self._in_thread(self._load)
+        model = await asyncio.to_thread(self._load)
         self.inputs = [_metadata(spec) for spec in model.signature.inputs]
         self.outputs = [_metadata(spec) for spec in model.signature.outputs]
         self._settings.platform = model.mlmodel.flavor
+        self._metrics.loaded(flavor=model.mlmodel.flavor)
         self._model = model
         return True
 
@@ -58,14 +64,14 @@ class RollwayModel(MLModel):  # type: ignore[misc]
         try:
             check_request_id(payload.id)
             rows = model.signature.from_tensors([_tensor(tensor) for tensor in payload.inputs])
-            outputs = model.signature.named_outputs(await self._in_thread(model.predict, rows))
+            outputs = model.signature.named_outputs(await self._call(model.predict, rows))
             wanted = [output.name for output in payload.outputs or []]
             unknown = [name for name in wanted if name not in {name for name, _ in outputs}]
             if unknown:
                 known = ", ".join(name for name, _ in outputs)
                 raise InputError("outputs", f"names of {known}", repr(unknown[0][:64]))
         except ServingError as error:
-            raise as_mlserver_error(error) from None
+            raise as_mlserver_error(error) from error
         return types.InferenceResponse(
             model_name=self.name,
             model_version=self.version,
@@ -91,20 +97,20 @@ class RollwayModel(MLModel):  # type: ignore[misc]
         body = await request.body()
         read = invocations.parse_json if kind == "application/json" else invocations.parse_csv
         try:
-            answer = await self._in_thread(lambda: self._score(model, read, body))
+            result = await self._call(lambda: model.predict(read(body, model.signature)))
         except ServingError as error:
-            raise as_mlserver_error(error) from None
-        return Response(answer, media_type="application/json")
+            raise as_mlserver_error(error) from error
+        return Response(invocations.encode(model.signature, result), media_type="application/json")
 
     @custom_handler(rest_path="/ping", rest_method="GET")  # type: ignore[untyped-decorator]
     async def ping(self) -> Response:
-        """MLflow's liveness route: says whether the model can be asked."""
-        return Response("\n", 200 if self._life.accepts_traffic else 503, media_type="text/plain")
+        """MLflow's liveness route; the guard answers it while the model should not be asked."""
+        return Response("\n", media_type="text/plain")
 
     @custom_handler(rest_path="/health", rest_method="GET")  # type: ignore[untyped-decorator]
     async def health(self) -> Response:
         """The same by its other name."""
-        return Response("\n", 200 if self._life.accepts_traffic else 503, media_type="text/plain")
+        return Response("\n", media_type="text/plain")
 
     @custom_handler(rest_path="/version", rest_method="GET")  # type: ignore[untyped-decorator]
     async def mlflow_version(self) -> Response:
@@ -117,17 +123,17 @@ class RollwayModel(MLModel):  # type: ignore[misc]
         gates.run(model, self._rollway, self._places, first_pod=first_pod)
         return model
 
-    @staticmethod
-    def _score(model: Model, read: Callable[[bytes, Any], Any], body: bytes) -> bytes:
-        return invocations.encode(model.signature, model.predict(read(body, model.signature)))
-
     def _loaded(self) -> Model:
         if self._model is None:
             raise MLServerError("the model is not ready yet", HTTPStatus.SERVICE_UNAVAILABLE)
         return self._model
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    async def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the model where there is a place for it."""
+        began = time.monotonic()
+        result = await self._admission.run_async(function, *arguments)
+        self._metrics.predicted(asked.get(), rows_of(result), time.monotonic() - began)
+        return result
 
 
 def check_request_id(identifier: str | None) -> None:
@@ -137,9 +143,8 @@ def check_request_id(identifier: str | None) -> None:
 
 
 def as_mlserver_error(error: ServingError) -> MLServerError:
-    """Say whose fault it was in MLServer's words, which become 400 or 500 and their gRPC likes."""
-    status = HTTPStatus.BAD_REQUEST if isinstance(error, InputError) else HTTPStatus.INTERNAL_SERVER_ERROR
-    return MLServerError(str(error), status)
+    """Say whose fault it was in MLServer's words, which become a REST status or its gRPC like."""
+    return MLServerError(str(error), error.status)
 
 
 def _tensor(tensor: types.RequestInput) -> Tensor:

@@ -12,51 +12,44 @@ import signal
 import sys
 from typing import Any
 
-import uvicorn
 import uvloop
 from mlserver import MLServer
 from mlserver import Settings as ServerSettings
-from mlserver.metrics.server import MetricsServer
 from mlserver.registry import MultiModelRegistry
 from mlserver.settings import ModelParameters, ModelSettings
 
 from rollway_serving import termination
 from rollway_serving.errors import ModelLoadFailed, PodFailure, SettingsError
 from rollway_serving.lifecycle import Lifecycle
+from rollway_serving.limits import Admission
+from rollway_serving.metrics import Metrics
+from rollway_serving.mlserver_grpc import INFER as GRPC_INFER
 from rollway_serving.mlserver_grpc import GrpcServer
 from rollway_serving.mlserver_model import RollwayModel
-from rollway_serving.mlserver_rest import RestServer, SignalFreeServer
+from rollway_serving.mlserver_rest import INFER, INVOCATIONS, RestServer
+from rollway_serving.rest import HttpServer, metrics_app
 from rollway_serving.settings import Places, Settings
 
+METHODS = (INFER, INVOCATIONS, GRPC_INFER)
 _log = logging.getLogger(__name__)
 
 
-class Metrics(MetricsServer):  # type: ignore[misc]
-    """MLServer's metrics endpoint, which also must not take the process's signals."""
-
-    async def start(self) -> None:
-        """Serve until told to stop."""
-        config = uvicorn.Config(
-            self._app,
-            host=self._settings.host,
-            port=self._settings.metrics_port,
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-        )
-        self._server = SignalFreeServer(config)
-        await self._server.serve()
-
-
 class Server(MLServer):  # type: ignore[misc]
-    """MLServer with our REST, gRPC and model; signals are the process's business, not the library's."""
+    """MLServer with our REST, gRPC and model; signals and metrics are the process's business, not the library's."""
 
     def __init__(self, settings: Settings, places: Places, life: Lifecycle) -> None:
         self._rollway = settings
         self._places = places
         self._life = life
+        limits = settings.limits
+        self._admission = Admission(
+            concurrency=limits.max_concurrency, queue=limits.max_queue, seconds=settings.timeout_seconds
+        )
+        self._metrics = Metrics(settings, METHODS, self._admission)
         super().__init__(_server_settings(settings))
-        self._metrics_server = Metrics(self._settings)
+        self._metrics_listener = HttpServer(
+            metrics_app(self._metrics), port=settings.metrics_port, settings=settings
+        )
 
     async def load(self) -> None:
         """Load the one model; what goes wrong is a `PodFailure`."""
@@ -65,13 +58,14 @@ class Server(MLServer):  # type: ignore[misc]
     async def serve(self) -> None:
         """Run the three listeners until they are stopped."""
         async with asyncio.TaskGroup() as group:
-            for listener in (self._rest_server, self._grpc_server, self._metrics_server):
-                group.create_task(listener.start())
+            group.create_task(self._rest_server.start())
+            group.create_task(self._grpc_server.start())
+            group.create_task(self._metrics_listener.serve())
 
     async def stop(self, sig: int | None = None) -> None:  # noqa: ARG002 - MLServer's signature
         """Stop the listeners, metrics last."""
         await asyncio.gather(self._grpc_server.stop(), self._rest_server.stop())
-        await self._metrics_server.stop()
+        await self._metrics_listener.stop()
 
     async def add_custom_handlers(self, model: RollwayModel) -> RollwayModel:
         """Add MLflow's routes to the REST side."""
@@ -82,14 +76,20 @@ class Server(MLServer):  # type: ignore[misc]
         return MultiModelRegistry(
             on_model_load=[self.add_custom_handlers],
             model_initialiser=lambda settings: RollwayModel(
-                settings, self._rollway, self._places, self._life
+                settings, self._rollway, self._places, self._admission, self._metrics
             ),
         )
 
     def _create_servers(self) -> None:
         parts = (self._settings, self._data_plane, self._model_repository_handlers)
-        self._rest_server = RestServer(*parts, rollway=self._rollway, life=self._life)
-        self._grpc_server = GrpcServer(*parts, rollway=self._rollway, life=self._life)
+        ours: dict[str, Any] = {
+            "rollway": self._rollway,
+            "life": self._life,
+            "admission": self._admission,
+            "metrics": self._metrics,
+        }
+        self._rest_server = RestServer(*parts, **ours)
+        self._grpc_server = GrpcServer(*parts, **ours)
 
     def _add_signal_handlers(self) -> None:
         """None: `run` owns the signals."""
@@ -176,7 +176,7 @@ def _server_settings(settings: Settings) -> ServerSettings:
         host="0.0.0.0",  # noqa: S104 - a pod's server is for other pods
         http_port=settings.http_port,
         grpc_port=settings.grpc_port,
-        metrics_port=settings.metrics_port,
+        metrics_endpoint=None,
         server_name=settings.name,
         load_models_at_startup=False,
         gzip_enabled=False,
