@@ -90,6 +90,7 @@ binaries: $(ENVIRONMENT) system ## Build the test cluster's programs into the us
 .PHONY: environments
 environments: $(ENVIRONMENT) ## Make the environments that tests run other programs in
 	requirements/environment seldon
+	requirements/environment clients
 
 .PHONY: cluster-up
 cluster-up: binaries ## Start a cluster on this machine

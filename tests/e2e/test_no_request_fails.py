@@ -84,7 +84,7 @@ def test_while_mlflow_is_stopped_and_replicas_are_added(when: When, then: Then, 
 @pytest.fixture
 def abrupt(world: World, installer: Callable[..., Installation], tmp_path: Path) -> str:
     """A runtime whose server ends at once when it is told to stop."""
-    at_once = {"mlserver_runtime.py": {"    life.told_to_stop()\n": "    os._exit(0)\n"}}
+    at_once = {"process.py": {"    life.told_to_stop()\n": "    os._exit(0)\n"}}
     image = another_build(world.cluster, "mlserver", tmp_path / "sources", "0.1.0-abrupt", at_once)
     installer(abrupt=image)
     return "abrupt"

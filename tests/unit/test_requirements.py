@@ -14,7 +14,7 @@ MAY_DIFFER = {
     "fastapi",  # mlserver holds it back, and the development environment with it; the MLflow image is free of that
     "starlette",  # fastapi's
 }
-OWN_ENVIRONMENT = {"seldon"}
+OWN_ENVIRONMENT = {"clients", "seldon"}
 """What is tested in an environment of its own lock, and so with what ships."""
 
 

@@ -23,6 +23,7 @@ from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
 from .conftest import MODEL_NAME, NewPod, Pod, Trained
+from .runtimes import Runtime
 
 REMOVAL_SECONDS = 1.0
 
@@ -97,32 +98,20 @@ class Traffic:
 async def run_through_a_replacement(old: Pod, new: Pod, values: Any, expected: list[float]) -> Traffic:
     """Ask by REST (kept-alive and fresh) and gRPC while the old pod is told to stop."""
     traffic = Traffic(expected)
-    request = {
-        "inputs": [{"name": "x", "shape": [1, 30], "datatype": "FP64", "data": values.ravel().tolist()}]
-    }
-    message = pb.ModelInferRequest(
-        model_name=MODEL_NAME,
-        inputs=[
-            {
-                "name": "x",
-                "shape": [1, 30],
-                "datatype": "FP64",
-                "contents": {"fp64_contents": values.ravel().tolist()},
-            }
-        ],
-    )
+    runtime = old.runtime
+    request, message = runtime.request(values), runtime.grpc_request(values)
     async with (
         Balancer(old.settings["httpPort"]).listening() as http,
         Balancer(old.settings["grpcPort"]).listening() as grpc_balancer,
         httpx.AsyncClient(trust_env=False, timeout=10) as kept,
         aio.insecure_channel(f"127.0.0.1:{grpc_balancer.port}") as channel,
     ):
-        url = f"http://127.0.0.1:{http.port}/v2/models/{MODEL_NAME}/infer"
-        stub = GRPCInferenceServiceStub(channel)
+        url = f"http://127.0.0.1:{http.port}{runtime.predict_path}"
+        predict = channel.unary_unary(runtime.grpc_predict)
 
         def read(answer: httpx.Response) -> tuple[str, list[float]]:
             answer.raise_for_status()
-            return answer.headers["x-model-revision"], answer.json()["outputs"][0]["data"]
+            return answer.headers["x-model-revision"], runtime.answers(answer.json()).ravel().tolist()
 
         async def by_kept_connection() -> tuple[str, list[float]]:
             return read(await kept.post(url, json=request))
@@ -132,11 +121,11 @@ async def run_through_a_replacement(old: Pod, new: Pod, values: Any, expected: l
                 return read(await fresh.post(url, json=request))
 
         async def by_grpc() -> tuple[str, list[float]]:
-            call = stub.ModelInfer(message)
+            call = predict(message)
             answer = await call
             metadata = dict(await call.initial_metadata())
             traffic.last_by_grpc[metadata["x-model-revision"]] = time.monotonic()
-            return metadata["x-model-revision"], list(answer.outputs[0].contents.fp64_contents)
+            return metadata["x-model-revision"], runtime.grpc_answers(answer).ravel().tolist()
 
         async with asyncio.TaskGroup() as group:
             for ask in (
@@ -166,10 +155,13 @@ def probabilities(array_model: Trained) -> tuple[Any, list[float]]:
 
 
 async def test_a_replaced_pod_loses_no_request(
-    new_pod: NewPod, array_model: Trained, probabilities: tuple[np.ndarray[Any, Any], list[float]]
+    new_pod: NewPod,
+    array_model: Trained,
+    probabilities: tuple[np.ndarray[Any, Any], list[float]],
+    runtime: Runtime,
 ) -> None:
-    old = new_pod(array_model.folder, revision="old")
-    new = new_pod(array_model.folder, revision="new")
+    old = new_pod(array_model.folder, runtime=runtime, revision="old")
+    new = new_pod(array_model.folder, runtime=runtime, revision="new")
     for pod in (old, new):
         await asyncio.to_thread(pod.serve_until_ready)
     traffic = await run_through_a_replacement(old, new, *probabilities)
@@ -182,10 +174,13 @@ async def test_a_replaced_pod_loses_no_request(
 
 
 async def test_without_its_drain_a_replaced_pod_loses_requests(
-    new_pod: NewPod, array_model: Trained, probabilities: tuple[np.ndarray[Any, Any], list[float]]
+    new_pod: NewPod,
+    array_model: Trained,
+    probabilities: tuple[np.ndarray[Any, Any], list[float]],
+    runtime: Runtime,
 ) -> None:
-    old = new_pod(array_model.folder, revision="old", drainSeconds=0)
-    new = new_pod(array_model.folder, revision="new")
+    old = new_pod(array_model.folder, runtime=runtime, revision="old", drainSeconds=0)
+    new = new_pod(array_model.folder, runtime=runtime, revision="new")
     for pod in (old, new):
         await asyncio.to_thread(pod.serve_until_ready)
     traffic = await run_through_a_replacement(old, new, *probabilities)
@@ -213,7 +208,7 @@ async def test_while_it_drains_a_server_is_unready_and_sends_clients_away(
 
 
 async def test_a_request_that_outlasts_the_drain_is_answered(
-    new_pod: NewPod, array_model: Trained, tmp_path: Path
+    new_pod: NewPod, array_model: Trained, tmp_path: Path, runtime: Runtime
 ) -> None:
     folder = Path(shutil.copytree(array_model.folder, tmp_path / "model"))
     slow = (
@@ -221,21 +216,20 @@ async def test_a_request_that_outlasts_the_drain_is_answered(
         "predict_proba=lambda rows: (__import__('time').sleep(2), rows[:, :2])[1])"
     )
     (folder / "model.pkl").write_text(f"cbuiltins\neval\n(V{slow}\ntR.")
-    pod = new_pod(folder, drainSeconds=0.2, warmup={"requests": 0}, smokeTest={"source": "Disabled"})
+    settings = {"drainSeconds": 0.2, "warmup": {"requests": 0}, "smokeTest": {"source": "Disabled"}}
+    pod = new_pod(folder, runtime=runtime, **settings)
     await asyncio.to_thread(pod.serve_until_ready)
-    values = array_model.rows.to_numpy()[:1].tolist()
-    typed = {"name": "x", "shape": [1, 30], "datatype": "FP64", "contents": {"fp64_contents": values[0]}}
+    values = array_model.rows.to_numpy()[:1]
+    expected = values[:, :2].tolist()
     async with (
         httpx.AsyncClient(base_url=pod.http, trust_env=False, timeout=20) as client,
         aio.insecure_channel(pod.grpc) as channel,
     ):
-        rest = asyncio.create_task(client.post("/invocations", json={"inputs": values}))
-        stub = GRPCInferenceServiceStub(channel)
-        call = asyncio.ensure_future(
-            stub.ModelInfer(pb.ModelInferRequest(model_name=MODEL_NAME, inputs=[typed]), timeout=20)
-        )
+        rest = asyncio.create_task(client.post(runtime.predict_path, json=runtime.request(values)))
+        predict = channel.unary_unary(runtime.grpc_predict)
+        call = asyncio.ensure_future(predict(runtime.grpc_request(values), timeout=20))
         await asyncio.sleep(0.5)  # both are being answered now
         pod.processes[0].terminate()
-        assert (await rest).json() == {"predictions": [values[0][:2]]}
-        assert list((await call).outputs[0].contents.fp64_contents) == values[0][:2]
+        assert runtime.answers((await rest).json()).tolist() == expected
+        assert runtime.grpc_answers(await call).tolist() == expected
     assert await asyncio.to_thread(pod.processes[0].wait, 10) == 0
