@@ -44,7 +44,7 @@ class Controller:
     def __init__(self, cluster: Cluster, settings: Settings) -> None:
         self._cluster = cluster
         self._settings = settings
-        self._resolver = Resolver(self._registry, self._namespace_labels, self._secret)
+        self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
         self._context = Context(cluster, self._resolver, settings.platform)
         self._deployments = WorkQueue(self._deployment_pass, _WORKERS)
         self._registries = WorkQueue(self._registry_pass, 2)
@@ -244,6 +244,13 @@ class Controller:
             return {key: base64.b64decode(value).decode() for key, value in data.items()} if secret else None
         except (ForbiddenError, binascii.Error, UnicodeDecodeError):
             return None
+
+    async def _config_map(self, name: str) -> Mapping[str, str] | None:
+        try:
+            found = await self._cluster.get("ConfigMap", name, self._settings.namespace)
+        except ForbiddenError:
+            return None
+        return found.get("data", {}) if found else None
 
     # ------------------------------------------------------------------------------------------------------------ start
 

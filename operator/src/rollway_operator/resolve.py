@@ -21,7 +21,9 @@ from rollway_operator.api.v1alpha1 import (
     ModelRegistry,
 )
 from rollway_operator.domain import ArtifactSource, ModelVersion, Resolution
+from rollway_operator.manifests import CA_KEY
 from rollway_operator.registries import (
+    CABundleMissingError,
     Credentials,
     CredentialsMissingError,
     RegisteredVersion,
@@ -47,8 +49,10 @@ _POLL_AFTER_REFUSAL = timedelta(seconds=10)
 """A refusal is looked at again early: often somebody is about to mend it, and shared answers make it cheap."""
 
 LookUp = Callable[[str], Awaitable[Mapping[str, str] | None]]
-Connect = Callable[[str, str, Callable[[], Awaitable[Credentials | None]]], Registry]
-"""Makes the backend of a ModelRegistry from its name, its tracking URI and its credentials."""
+Connect = Callable[
+    [str, str, Callable[[], Awaitable[Credentials | None]], Callable[[], Awaitable[str | None]]], Registry
+]
+"""Makes the backend of a ModelRegistry from its name, its tracking URI, its credentials and the CAs to trust."""
 
 
 class NotPermittedError(RegistryError):
@@ -87,15 +91,17 @@ class Resolver:
         registry: Callable[[str], Awaitable[ModelRegistry | None]],
         namespace_labels: LookUp,
         secret: LookUp,
+        config_map: LookUp,
         connect: Connect = MLflowRegistry,
     ) -> None:
-        """Look up ModelRegistries, the labels of namespaces, and Secrets of the operator's namespace, all by name.
+        """Look up ModelRegistries, the labels of namespaces, Secrets and ConfigMaps of the operator's, all by name.
 
-        `secret` gives decoded data, or None where there is no such Secret or it may not be read.
+        `secret` and `config_map` give data, or None where there is none of that name or it may not be read.
         """
         self._registry = registry
         self._namespace_labels = namespace_labels
         self._secret = secret
+        self._config_map = config_map
         self._connect = connect
         self._shared: dict[str, tuple[MLflow, SharedRegistry]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -165,7 +171,12 @@ class Resolver:
         if known is not None and known[0] == mlflow:
             return known[1]
         self._retire(name)
-        connection = self._connect(name, mlflow.tracking_uri, lambda: self._credentials(name, mlflow))
+        connection = self._connect(
+            name,
+            mlflow.tracking_uri,
+            lambda: self._credentials(name, mlflow),
+            lambda: self._ca_bundle(name, mlflow),
+        )
         interval = max(_SHORTEST_POLL_SECONDS, registry.spec.poll_interval.total_seconds())
         shared = SharedRegistry(connection, interval)
         self._shared[name] = mlflow, shared
@@ -189,6 +200,17 @@ class Resolver:
                 "username and password nor token"
             )
         return credentials
+
+    async def _ca_bundle(self, name: str, mlflow: MLflow) -> str | None:
+        if mlflow.ca_bundle_ref is None:
+            return None
+        data = await self._config_map(mlflow.ca_bundle_ref.name)
+        if data is None or CA_KEY not in data:
+            raise CABundleMissingError(
+                f"the operator has no CA bundle for registry '{name}': the ConfigMap of spec.mlflow.caBundleRef cannot "
+                f"be read, or has no key {CA_KEY}"
+            )
+        return data[CA_KEY]
 
 
 async def _resolve(

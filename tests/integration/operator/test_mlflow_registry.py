@@ -96,7 +96,7 @@ class Asking:
                 },
             }
         )
-        self.resolver = Resolver(self._registry, self._nothing, self._nothing, self._connect)
+        self.resolver = Resolver(self._registry, self._nothing, self._nothing, self._nothing, self._connect)
 
     async def resolve(self, model: str, current: str | None = None, **follow: str) -> Resolution:
         body = {
@@ -124,9 +124,13 @@ class Asking:
         return None
 
     def _connect(
-        self, name: str, uri: str, credentials: Callable[[], Awaitable[Credentials | None]]
+        self,
+        name: str,
+        uri: str,
+        credentials: Callable[[], Awaitable[Credentials | None]],
+        ca_bundle: Callable[[], Awaitable[str | None]],
     ) -> MLflowRegistry:
-        return MLflowRegistry(name, uri, credentials, self.network)
+        return MLflowRegistry(name, uri, credentials, ca_bundle, self.network)
 
 
 @pytest.fixture
@@ -304,7 +308,7 @@ async def test_the_fake_server_of_the_unit_tests_answers_as_the_real_one(
     fake = FakeMLflow()
     fake.register(model, "1", f"s3://models/{model}", "champion", "challenger").run_id = ""
     real = MLflowRegistry("default", mlflow_server.uri, nobody)
-    imitated = MLflowRegistry("default", mlflow_server.uri, nobody, fake.transport)
+    imitated = MLflowRegistry("default", mlflow_server.uri, nobody, transport=fake.transport)
     assert await answers_of(imitated, model) == await answers_of(real, model)
     writer.drop_version(model, "1")
     fake.delete(model, "1")

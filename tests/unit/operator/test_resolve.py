@@ -8,7 +8,13 @@ import pytest
 
 from rollway_operator.api.v1alpha1 import LabelSelector, ModelDeployment, ModelRegistry
 from rollway_operator.domain import ArtifactSource, ModelVersion, Resolution
-from rollway_operator.registries import Credentials, CredentialsMissingError, UnreachableError
+from rollway_operator.registries import (
+    CABundleInvalidError,
+    CABundleMissingError,
+    Credentials,
+    CredentialsMissingError,
+    UnreachableError,
+)
 from rollway_operator.registries.mlflow import MLflowRegistry
 from rollway_operator.registries.shared import Health
 from rollway_operator.resolve import (
@@ -54,7 +60,8 @@ class World:
         self.labels: dict[str, Mapping[str, str]] = {}
         self.secrets: dict[str, Mapping[str, str]] = {}
         self.secret_reads: Counter[str] = Counter()
-        self.resolver = Resolver(self._registry, self._labels, self._secret, self._connect)
+        self.config_maps: dict[str, Mapping[str, str]] = {}
+        self.resolver = Resolver(self._registry, self._labels, self._secret, self._config_map, self._connect)
 
     async def resolve(self, one: ModelDeployment | None = None) -> Resolution:
         return await self.resolver.resolve(one or deployment(current="1"))
@@ -75,10 +82,17 @@ class World:
         self.secret_reads[name] += 1
         return self.secrets.get(name)
 
+    async def _config_map(self, name: str) -> Mapping[str, str] | None:
+        return self.config_maps.get(name)
+
     def _connect(
-        self, name: str, uri: str, credentials: Callable[[], Awaitable[Credentials | None]]
+        self,
+        name: str,
+        uri: str,
+        credentials: Callable[[], Awaitable[Credentials | None]],
+        ca_bundle: Callable[[], Awaitable[str | None]],
     ) -> MLflowRegistry:
-        return MLflowRegistry(name, uri, credentials, self.mlflow.transport)
+        return MLflowRegistry(name, uri, credentials, ca_bundle, self.mlflow.transport)
 
 
 # ------------------------------------------------------------------------------------------------ what is resolved
@@ -571,6 +585,35 @@ async def test_the_secret_is_read_once_a_minute_at_most() -> None:
         await world.resolve()
         await asyncio.sleep(10)
     assert world.secret_reads["mlflow"] <= 11
+
+
+# ------------------------------------------------------------------------------------------------ the CA bundle
+
+
+@pytest.mark.parametrize(
+    ("data", "failure", "told"),
+    [
+        (None, CABundleMissingError, "no CA bundle for registry 'default'"),
+        ({"ca.pem": "x"}, CABundleMissingError, "has no key ca.crt"),
+        ({"ca.crt": ""}, CABundleInvalidError, "holds no certificates in PEM form"),
+        ({"ca.crt": "x"}, CABundleInvalidError, "holds no certificates in PEM form"),
+    ],
+)
+@without_waiting
+async def test_without_a_usable_ca_bundle_nothing_is_asked(
+    data: dict[str, str] | None, failure: type[UnreachableError], told: str
+) -> None:
+    mlflow = {"trackingURI": "https://mlflow:5000", "caBundleRef": {"name": "mlflow-ca"}}
+    world = World(registry(mlflow=mlflow))
+    if data is not None:
+        world.config_maps["mlflow-ca"] = data
+    resolution = await world.resolve()
+    assert resolution.reason == "RegistryUnreachable"
+    assert told in resolution.message
+    assert "spec.mlflow.caBundleRef" in resolution.message
+    assert not world.mlflow.requests
+    health = await world.resolver.health(world.registries["default"])
+    assert isinstance(health.failure, failure)
 
 
 # ------------------------------------------------------------------------------------------------ the registry object

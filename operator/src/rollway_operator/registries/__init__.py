@@ -33,6 +33,24 @@ class CredentialsRefusedError(UnreachableError):
     health_reason = "CredentialsRefused"
 
 
+class CABundleMissingError(UnreachableError):
+    """The ConfigMap that the ModelRegistry names cannot be read, or lacks the key."""
+
+    health_reason = "CABundleMissing"
+
+
+class CABundleInvalidError(UnreachableError):
+    """What the ModelRegistry names as certificates to trust are none."""
+
+    health_reason = "CABundleInvalid"
+
+
+class CertificateNotTrustedError(UnreachableError):
+    """The registry shows a certificate that none of the trusted ones vouches for."""
+
+    health_reason = "CertificateNotTrusted"
+
+
 class UnusableAnswerError(RegistryError):
     """The registry answers, but not with what was asked about this one model."""
 

@@ -6,6 +6,7 @@ JSON is an error in one sentence. The sentences name no address, since they end 
 """
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import TypeVar
 
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rollway_operator import telemetry
 from rollway_operator.registries import (
+    CABundleInvalidError,
+    CertificateNotTrustedError,
     Credentials,
     CredentialsRefusedError,
     ModelNotFoundError,
@@ -28,6 +31,7 @@ CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 10.0
 LARGEST_ANSWER = 1024 * 1024
 CREDENTIALS_SECONDS = 60.0
+"""How long credentials and trusted certificates are used before they are read again."""
 _REMEMBERED_URIS = 4096
 # The server closes idle connections after five seconds: let go of them first, lest a request meet the closing.
 _IDLE_SECONDS = 2.0
@@ -91,6 +95,10 @@ A = TypeVar("A", bound=_Answer)
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 
 
+async def _nothing() -> None:
+    return None
+
+
 class MLflowRegistry:
     """One MLflow tracking server, named as its ModelRegistry is."""
 
@@ -99,22 +107,36 @@ class MLflowRegistry:
         name: str,
         tracking_uri: str,
         credentials: Callable[[], Awaitable[Credentials | None]],
+        ca_bundle: Callable[[], Awaitable[str | None]] = _nothing,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Ask the server at `tracking_uri`, showing what `credentials` gives when called once a minute."""
+        """Ask the server at `tracking_uri`.
+
+        Once a minute `credentials` gives what to show it, and `ca_bundle` the certificates (PEM) to trust; None means
+        the public ones.
+        """
         self._name = name
         self._read_credentials = credentials
+        self._read_ca_bundle = ca_bundle
+        self._transport = transport
         self._authorisation: httpx.Auth | None = None
-        self._authorised_until = float("-inf")
+        self._trusted: str | None = None
+        self._current_until = float("-inf")
         self._uris: dict[tuple[str, str], tuple[int, str]] = {}
-        self._client = httpx.AsyncClient(
-            base_url=self._url(tracking_uri),
+        self._url = self._base(tracking_uri)
+        self._client = self._connect(None)
+        self._retired: httpx.AsyncClient | None = None
+
+    def _connect(self, trusted: ssl.SSLContext | None) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self._url,
+            verify=True if trusted is None else trusted,
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             follow_redirects=False,
             trust_env=False,
             timeout=httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS),
             limits=httpx.Limits(keepalive_expiry=_IDLE_SECONDS),
-            transport=transport,
+            transport=self._transport,
         )
 
     async def aliases(self, model: str) -> Mapping[str, str]:
@@ -165,8 +187,10 @@ class MLflowRegistry:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+        if self._retired:
+            await self._retired.aclose()
 
-    def _url(self, tracking_uri: str) -> httpx.URL:
+    def _base(self, tracking_uri: str) -> httpx.URL:
         try:
             return httpx.URL(f"{tracking_uri.rstrip('/')}/api/2.0/mlflow/")
         except (httpx.InvalidURL, UnicodeError) as error:
@@ -188,7 +212,7 @@ class MLflowRegistry:
         return answer
 
     async def _ask(self, call: str, shape: type[A], parameters: Mapping[str, str]) -> A:
-        authorisation = await self._authorise()
+        authorisation = await self._prepare()
         try:
             async with (
                 asyncio.timeout(TOTAL_SECONDS),
@@ -200,6 +224,12 @@ class MLflowRegistry:
                 f"registry '{self._name}' did not answer within {TOTAL_SECONDS:.0f} s"
             ) from error
         except (httpx.HTTPError, UnicodeError) as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                self._current_until = float("-inf")
+                raise CertificateNotTrustedError(
+                    f"registry '{self._name}' shows a certificate that is not trusted; have its CA put into the "
+                    "ConfigMap of spec.mlflow.caBundleRef"
+                ) from error
             raise UnreachableError(
                 f"registry '{self._name}' cannot be reached: {type(error).__name__}"
             ) from error
@@ -228,7 +258,7 @@ class MLflowRegistry:
             response.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
         )
         if status == httpx.codes.UNAUTHORIZED:
-            self._authorised_until = float("-inf")
+            self._current_until = float("-inf")
             raise CredentialsRefusedError(f"registry '{self._name}' refused the operator's credentials (401)")
         if status == httpx.codes.FORBIDDEN:
             # Of this one model, perhaps: one tenant's choice of a name must not stop everybody's polls.
@@ -243,12 +273,36 @@ class MLflowRegistry:
         if not json:
             raise UnreachableError(f"registry '{self._name}' answered with something other than JSON")
 
-    async def _authorise(self) -> httpx.Auth | None:
+    async def _prepare(self) -> httpx.Auth | None:
+        """Read what is shown and trusted, where the last reading is too old."""
         now = asyncio.get_running_loop().time()
-        if now >= self._authorised_until:
+        if now >= self._current_until:
             self._authorisation = _auth(await self._read_credentials())
-            self._authorised_until = now + CREDENTIALS_SECONDS
+            await self._trust(await self._read_ca_bundle())
+            self._current_until = now + CREDENTIALS_SECONDS
         return self._authorisation
+
+    async def _trust(self, ca_bundle: str | None) -> None:
+        """Connect anew where other certificates are trusted now; requests under way end on the old connections."""
+        if ca_bundle == self._trusted:
+            return
+        connected = self._connect(self._context(ca_bundle))
+        before, self._retired = self._retired, self._client
+        self._client, self._trusted = connected, ca_bundle
+        if before:
+            await before.aclose()
+
+    def _context(self, ca_bundle: str | None) -> ssl.SSLContext | None:
+        if ca_bundle is None:
+            return None
+        try:
+            # Given nothing, the standard library would trust the public ones instead.
+            return ssl.create_default_context(cadata=ca_bundle or "nothing")
+        except (ssl.SSLError, ValueError, TypeError) as error:
+            raise CABundleInvalidError(
+                f"ca.crt in the ConfigMap of spec.mlflow.caBundleRef of registry '{self._name}' holds no certificates "
+                "in PEM form"
+            ) from error
 
     def _check(self, holds: bool, otherwise: str) -> None:
         if not holds:
