@@ -99,6 +99,64 @@ def test_v2_rest_takes_one_matrix_for_all_columns(frames: Pod, frame_model: Trai
     assert answer.json()["outputs"][0]["data"] == frame_model.estimator.predict(rows).tolist()
 
 
+@pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])
+@pytest.mark.parametrize("datatype", ["FP64", "FP32"])
+def test_v2_rest_takes_and_gives_binary_tensors(
+    arrays: Pod, array_model: Trained, datatype: str, binary: bool
+) -> None:
+    """As the client of the extension's own server writes and reads them."""
+    from tritonclient import http as triton  # noqa: PLC0415 - it takes gevent along
+
+    values = array_model.rows.to_numpy()[:3].astype("float64" if datatype == "FP64" else "float32")
+    tensor = triton.InferInput("x", list(values.shape), datatype)
+    tensor.set_data_from_numpy(values, binary_data=True)
+    wanted = triton.InferRequestedOutput("predict", binary_data=binary)
+    body, length = triton.InferenceServerClient.generate_request_body(
+        [tensor], outputs=[wanted], request_id="7"
+    )
+    answer = post(arrays, INFER, body, inference_header_content_length=str(length))
+    assert answer.status_code == 200, answer.text
+    assert identity_of(answer) == IDENTITY
+    result = triton.InferenceServerClient.parse_response_body(
+        answer.content, header_length=int(answer.headers["inference-header-content-length"])
+    )
+    expected = array_model.estimator.predict_proba(values.astype("float64"))
+    assert np.array_equal(result.as_numpy("predict"), expected)
+    response = result.get_response()
+    assert (response["id"], response["model_version"]) == ("7", VERSION)
+    assert ("data" in response["outputs"][0]) != binary
+
+
+@pytest.mark.parametrize(
+    ("change", "length", "sentence"),
+    [
+        ({}, "-1", "inference-header-content-length: expected a number up to the body's length"),
+        ({}, "9999", "inference-header-content-length: expected a number up to the body's length"),
+        ({}, "5", "body: expected JSON"),
+        ({"shape": [1, 29]}, None, "'x': expected 29 FP64 values, got 240 bytes"),
+        ({"shape": [2**62] * 8}, None, "'x': expected "),
+        ({"shape": [1] * 9}, None, "'x': expected a shape of 1 to 8 dimensions, got 9"),
+        ({"shape": "no"}, None, "'x': expected a shape of whole numbers, got 'no'"),
+        ({"datatype": "FP128"}, None, "'x': expected a datatype of"),
+        ({"datatype": "BYTES"}, None, "'x': expected strings with their lengths"),
+        ({"data": [1.0]}, None, "'x' binary_data_size: expected data or binary_data_size, got both"),
+        ({"parameters": {"binary_data_size": 241}}, None, "'x' binary_data_size: expected a number up to"),
+        ({"parameters": {"binary_data_size": "240"}}, None, "'x' binary_data_size: expected a number up to"),
+        ({"parameters": {}}, None, "body: expected as many bytes as the inputs say, got 240 more"),
+    ],
+)
+def test_a_bad_binary_tensor_is_400_and_names_the_field(
+    arrays: Pod, change: dict[str, Any], length: str | None, sentence: str
+) -> None:
+    tensor = {"name": "x", "shape": [1, 30], "datatype": "FP64", "parameters": {"binary_data_size": 240}}
+    head = json.dumps({"inputs": [tensor | change]}).encode()
+    body = head + np.array(GOOD, dtype="<f8").tobytes()
+    answer = post(arrays, INFER, body, inference_header_content_length=length or str(len(head)))
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"].startswith(sentence)
+    assert identity_of(answer) == IDENTITY
+
+
 def test_the_metadata_fits_the_answers(frames: Pod, arrays: Pod, array_model: Trained) -> None:
     metadata = httpx.get(f"{arrays.http}/v2/models/{MODEL_NAME}/versions/{VERSION}", trust_env=False).json()
     assert metadata["versions"] == [VERSION]

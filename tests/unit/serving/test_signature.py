@@ -116,6 +116,8 @@ def test_an_optional_column_may_be_missing_or_null() -> None:
         ({"since": tensor("since", "BYTES", [1], ["May"])}, "'since': expected ISO 8601 times"),
         ({"income": tensor("income", "FP64", [1], [None])}, "'income': expected FP64 numbers, got null"),
         ({"age": tensor("age", "int", [1], [1])}, "'age': expected a datatype of BOOL, "),
+        ({"age": tensor("age", "INT64", [1], [1, 2])}, "'age': expected 1 value for shape [1], got 2"),
+        ({"age": tensor("age", "INT64", [2], [1])}, "'age': expected 2 values for shape [2], got 1"),
         ({"age": tensor("age", "INT64", [], [1])}, "'age': expected a shape of 1 to 8 dimensions, got 0"),
         ({"age": tensor("age", "INT64", [1], 7)}, "'age': expected a list, got a whole number"),
     ],

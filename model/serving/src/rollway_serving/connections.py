@@ -52,6 +52,7 @@ class Connection(HttpToolsProtocol):
         self._raw_bytes = 0
         self._header_bytes = 0
         self._refusal: tuple[HTTPStatus, str] | None = None
+        self._is_replaying = False
         self._timer: asyncio.TimerHandle | None = None
         self._timed: tuple[int, _Phase] | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -99,6 +100,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request's first byte."""
+        if self._is_replaying:
+            return
         self._phase = _Phase.HEADERS
         self._message += 1
         self._raw_bytes = self._header_bytes = 0
@@ -106,6 +109,8 @@ class Connection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """A piece of the request's target."""
+        if self._is_replaying:
+            return
         self._header_bytes += len(url)
         self._check_size(self._header_bytes)
         if self._refusal is None:
@@ -113,6 +118,8 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One whole header."""
+        if self._is_replaying:
+            return
         self._header_bytes += len(name) + len(value) + 4
         self._check_size(self._header_bytes)
         if self._refusal is None:
@@ -120,6 +127,8 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The headers are whole: the request begins to be answered."""
+        if self._is_replaying:
+            return
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._refusal = (
                 HTTPStatus.BAD_REQUEST,
@@ -166,10 +175,25 @@ class Connection(HttpToolsProtocol):
             try:
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
-                self.parser = httptools.HttpRequestParser(self)
+                self._decline_upgrade()
                 data = data[upgrade.args[0] :]
             else:
                 return
+
+    def _decline_upgrade(self) -> None:
+        """Go on with a new parser: the old one has stopped at the headers and takes the body for something else."""
+        self.parser = httptools.HttpRequestParser(self)
+        framing = [
+            name + b": " + value + b"\r\n"
+            for name, value in self.headers
+            if name == b"transfer-encoding" or (name == b"content-length" and int(value))
+        ]
+        if framing and self._refusal is None:
+            self._is_replaying = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
+            self._is_replaying = False
+            self.cycle.more_body = True
+            self._phase = _Phase.BODY
 
     def _check_size(self, count: int) -> None:
         if count > MAX_HEADER_BYTES:

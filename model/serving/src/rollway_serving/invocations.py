@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from rollway_serving.errors import InputError
-from rollway_serving.signature import DATATYPES
+from rollway_serving.signature import DATATYPES, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,7 @@ def parse_csv(body: bytes, signature: Signature) -> Any:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError("body", "UTF-8 CSV with a header line", str(error)) from None
     if len(lines) < 2:
-        raise InputError("body", "a header line and at least one row", f"{len(lines)} lines")
+        raise InputError("body", "a header line and at least one row", counted(len(lines), "line"))
     header, rows = lines[0], [line for line in lines[1:] if line]
     columns = _by_column(header, rows, "body")
     kinds = {spec.name: spec.dtype.kind for spec in signature.inputs} if signature.tabular else {}
@@ -142,7 +142,7 @@ def _by_column(names: Sequence[str], rows: Sequence[Any], field: str) -> dict[st
     for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
             came = str(len(row)) if isinstance(row, list) else "something else"
-            raise InputError(f"{field}[{index}]", f"{len(names)} values", came)
+            raise InputError(f"{field}[{index}]", counted(len(names), "value"), came)
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,6 +14,7 @@ from mlserver.grpc.dataplane_pb2_grpc import add_GRPCInferenceServiceServicer_to
 from mlserver.grpc.servicers import InferenceServicer
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
+from rollway_serving import raw_tensor
 from rollway_serving.errors import InputError, NotReadyError, ServingError, UnknownModelError
 from rollway_serving.metrics import Method
 from rollway_serving.mlserver_model import check_request_id
@@ -133,32 +133,12 @@ def check_raw(request: pb.ModelInferRequest) -> None:
     if not raw:
         return
     if len(raw) != len(request.inputs):
-        raise InputError("raw_input_contents", f"{len(request.inputs)} entries", str(len(raw)))
+        came = str(len(raw))
+        raise InputError("raw_input_contents", f"as many as inputs ({len(request.inputs)})", came)
     for tensor, contents in zip(request.inputs, raw, strict=True):
-        _check_raw_tensor(tensor, contents)
-
-
-def _check_raw_tensor(tensor: Any, contents: bytes) -> None:
-    field = repr(tensor.name[:64])
-    if tensor.HasField("contents"):
-        raise InputError(field, "raw or typed contents", "both")
-    if not tensor.shape or min(tensor.shape) < 0:
-        raise InputError(field, "a shape without negative sizes", str(list(tensor.shape)))
-    count = math.prod(tensor.shape)
-    if tensor.datatype == "BYTES":
-        if _count_strings(contents) != count:
-            raise InputError(field, f"{count} strings with their lengths", "other raw contents")
-    elif len(contents) != count * DATATYPES[tensor.datatype].itemsize:
-        raise InputError(field, f"{count} {tensor.datatype} values", f"{len(contents)} bytes")
-
-
-def _count_strings(raw: bytes) -> int:
-    """Count length-prefixed strings; -1 if they do not end where the contents end."""
-    offset = count = 0
-    while offset + 4 <= len(raw):
-        offset += 4 + int.from_bytes(raw[offset : offset + 4], "little")
-        count += 1
-    return count if offset == len(raw) else -1
+        if tensor.HasField("contents"):
+            raise InputError(repr(tensor.name[:64]), "raw or typed contents", "both")
+        raw_tensor.check(tensor.name, tensor.datatype, tensor.shape, contents)
 
 
 async def _closed(context: Any) -> None:

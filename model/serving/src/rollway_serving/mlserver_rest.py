@@ -13,6 +13,7 @@ from mlserver.rest import RESTServer
 from starlette.exceptions import HTTPException
 
 from rollway_serving.metrics import Method
+from rollway_serving.mlserver_binary import BinaryTensors
 from rollway_serving.rest import Guard, HttpServer, Route, json_error
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class RestServer(RESTServer):  # type: ignore[misc]
         super().__init__(*arguments)
         _narrow(self._app)
         guard = Guard(
-            self._app,
+            BinaryTensors(self._app, self._data_plane, rollway),
             route=routing(rollway.name, rollway.version),
             settings=rollway,
             life=life,

@@ -107,6 +107,7 @@ def _server_settings(settings: Settings) -> ServerSettings:
         load_models_at_startup=False,
         gzip_enabled=False,
         cache_enabled=False,
+        extensions=["binary_tensor_data"],
     )
 
 

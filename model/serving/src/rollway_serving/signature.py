@@ -49,7 +49,7 @@ _COLUMN_TYPES = {
     "datetime": np.dtype("datetime64[ns]"),
 }
 _DATATYPE_OF = {dtype: name for name, dtype in DATATYPES.items()}
-_MAX_RANK = 8
+MAX_RANK = 8
 _NAMES_SHOWN = 5
 _DEFAULT_INPUT = "input-0"
 _DEFAULT_OUTPUT = "predict"
@@ -136,7 +136,9 @@ class Signature:
         shape, flat = flatten(rows, field)
         if self.tabular:
             if len(shape) != 2 or shape[1] != len(self.inputs):
-                raise InputError(field, f"rows of {len(self.inputs)} values", f"shape {_brackets(shape)}")
+                raise InputError(
+                    field, f"rows of {counted(len(self.inputs), 'value')}", f"shape {_brackets(shape)}"
+                )
             width = shape[1]
             return self.from_columns({spec.name: flat[i::width] for i, spec in enumerate(self.inputs)})
         dtype = self.inputs[0].dtype if self.inputs else _guess(flat)
@@ -189,7 +191,7 @@ class Signature:
         rows = next(iter(lengths.values()), 0)
         for name, length in lengths.items():
             if length != rows:
-                raise InputError(_show(name), f"{rows} rows, as in the first column", str(length))
+                raise InputError(_show(name), f"{counted(rows, 'row')}, as in the first column", str(length))
         if rows == 0:
             raise InputError("inputs", "at least one row", "none")
         data = {
@@ -217,6 +219,15 @@ class Signature:
                 arrays = [(_DEFAULT_OUTPUT, array)]
         promised = {spec.name: spec.dtype for spec in self.outputs}
         return [(name, _as_promised(array, promised.get(name))) for name, array in arrays]
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "value"), counted(2, "value")
+    ('1 value', '2 values')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
@@ -247,8 +258,8 @@ def flatten(data: Any, field: str) -> tuple[tuple[int, ...], list[Any]]:
         if any(not isinstance(value, list) or len(value) != width for value in data):
             raise InputError(field, "lists of one length", "lists of several lengths")
         shape.append(width)
-        if len(shape) > _MAX_RANK:
-            raise InputError(field, f"at most {_MAX_RANK} dimensions", "more")
+        if len(shape) > MAX_RANK:
+            raise InputError(field, f"at most {MAX_RANK} dimensions", "more")
         data = list(itertools.chain.from_iterable(data))
     return tuple(shape), data
 
@@ -313,8 +324,8 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     dtype = DATATYPES.get(tensor.datatype)
     if dtype is None:
         raise InputError(field, f"a datatype of {', '.join(DATATYPES)}", _show(tensor.datatype))
-    if not 1 <= len(tensor.shape) <= _MAX_RANK:
-        raise InputError(field, f"a shape of 1 to {_MAX_RANK} dimensions", str(len(tensor.shape)))
+    if not 1 <= len(tensor.shape) <= MAX_RANK:
+        raise InputError(field, f"a shape of 1 to {MAX_RANK} dimensions", str(len(tensor.shape)))
     if min(tensor.shape) < 0:
         raise InputError(field, "a shape without negative sizes", _brackets(tensor.shape))
     nested, flat = flatten(tensor.data, field)
@@ -322,7 +333,9 @@ def _array(tensor: Tensor) -> NDArray[Any]:
         raise InputError(field, f"data nested as its shape {_brackets(tensor.shape)}", _brackets(nested))
     if math.prod(tensor.shape) != len(flat):
         raise InputError(
-            field, f"{math.prod(tensor.shape)} values for shape {_brackets(tensor.shape)}", str(len(flat))
+            field,
+            f"{counted(math.prod(tensor.shape), 'value')} for shape {_brackets(tensor.shape)}",
+            str(len(flat)),
         )
     if not flat:
         raise InputError(field, "at least one row", f"shape {_brackets(tensor.shape)}")
