@@ -167,6 +167,6 @@ def _forgiving(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 
 def _code_of(context: Any) -> str:
-    """The name of the code that was set, which gRPC keeps as a number."""
-    names = {known.value[0]: known.name for known in grpc.StatusCode}
-    return str(names.get(context.code(), "UNKNOWN"))
+    """The name of the code that was set."""
+    code = context.code()
+    return code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"

@@ -75,6 +75,7 @@ def error_body(code: HTTPStatus, message: str) -> bytes:
 
 def application(component: Component, rewards: Rewards) -> Flask:
     """seldon-core's Flask application with our JSON and our errors."""
+    logging.getLogger("seldon_core").setLevel(logging.WARNING)  # it logs Flask's whole configuration
     app: Flask = get_rest_microservice(component, rewards)
     app.json = _Json(app)
     app.register_error_handler(ServingError, lambda error: _error(error.status, str(error)))
