@@ -3,33 +3,44 @@
 import asyncio
 import logging
 import os
+import secrets
+import signal
+import socket
 import sys
 
-import kopf
-
-from rollway_operator import handlers, telemetry
-from rollway_operator.cluster import Cluster
+from rollway_operator import handlers, lease, telemetry
+from rollway_operator.cluster import Cluster, connect
 from rollway_operator.controller import Controller
 from rollway_operator.errors import SettingsError
+from rollway_operator.health import Health
+from rollway_operator.lease import Claim, Lease
 from rollway_operator.settings import Settings
 
 _logger = logging.getLogger("rollway_operator")
 
 
 async def run(settings: Settings) -> None:
-    """Work until a signal ends the process."""
-    async with Cluster.connect() as cluster:
-        await kopf.operator(
-            registry=handlers.registry(Controller(cluster, settings)),
-            settings=handlers.settings(),
-            standalone=True,
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
-            liveness_endpoint=f"http://0.0.0.0:{settings.health_port}/healthz",
-            # Peering, which is off, would use it; where it is absent kopf asks the system for the user's name, and an
-            # image's numeric user has none. Its type is not public.
-            identity="rollway-operator",  # type: ignore[arg-type]
-        )
+    """Stand by, and work while the lease is held, until a signal ends the process."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    health = Health()
+    # Outside of a pod nothing says that no other process of this name runs.
+    identity = settings.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
+    async with health.served(settings.health_port), connect() as client:
+        claim = Claim(settings.lease, settings.namespace, identity)
+        held = Lease(Cluster(client, lease.unfenced), claim, told=health.lease_answered)
+        cluster = Cluster(client, held.writable_for)
+
+        async def work() -> None:
+            controller = Controller(cluster, settings, health)
+            try:
+                await controller.start()
+                await handlers.watch(controller, cluster, settings.watch_namespaces)
+            finally:
+                await controller.stop()
+
+        await lease.lead(held, work, stopping)
 
 
 def main() -> int:

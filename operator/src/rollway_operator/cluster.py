@@ -2,24 +2,33 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from rollway_operator.errors import ClusterError, ConflictError, ForbiddenError, InvalidError
+from rollway_operator.errors import (
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    InvalidError,
+    NotLeaderError,
+)
 from rollway_operator.labels import FIELD_MANAGER, GROUP
 from rollway_operator.telemetry import WRITES
 
 Json = dict[str, Any]
 Objects = list[Json]
 
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=30, connect=5)
+_SECONDS: Final = 30.0
+_SECONDS_TO_CONNECT: Final = 5.0
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=_SECONDS, connect=_SECONDS_TO_CONNECT)
 _PAGE: Final = "500"
 _CALLS_PER_SECOND: Final = 100.0
 _BURST: Final = 200.0
@@ -49,6 +58,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "Secret": _Kind("v1", "secrets"),
     "Namespace": _Kind("v1", "namespaces", namespaced=False),
     "Event": _Kind("events.k8s.io/v1", "events"),
+    "Lease": _Kind("coordination.k8s.io/v1", "leases"),
     "CustomResourceDefinition": _Kind(
         "apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False
     ),
@@ -74,24 +84,34 @@ class Rate:
             await asyncio.sleep(-self._tokens / self._per_second)
 
 
+def _unfenced() -> float:
+    return math.inf
+
+
 class Cluster:
-    """The API server, as the operator needs it; every failure is a ClusterError or a ConflictError."""
+    """The API server, as the operator needs it; every failure is a ClusterError or a ConflictError.
 
-    def __init__(self, client: ApiClient) -> None:
+    Before each write the fence is asked how long it may take: a write that is sent does not outlive the lease, and
+    once that is lost none is sent (NotLeaderError).
+    """
+
+    def __init__(self, client: ApiClient, fence: Callable[[], float] = _unfenced) -> None:
         self._client = client
+        self._fence = fence
         self._rate = Rate(_CALLS_PER_SECOND, _BURST)
-
-    @classmethod
-    @asynccontextmanager
-    async def connect(cls) -> AsyncIterator[Self]:
-        """Connect as the pod's service account, or outside a cluster as KUBECONFIG says."""
-        async with ApiClient(await configuration()) as client:
-            yield cls(client)
 
     async def get(self, kind: str, name: str, namespace: str | None = None) -> Json | None:
         """Read one object; None when there is none of that name."""
         status, answer = await self._call("GET", _path(kind, namespace, name))
         return None if status == 404 else _checked(status, answer, f"get {kind} {name}")
+
+    async def served(self, group: str, version: str) -> frozenset[str]:
+        """Tell which resources of a group's version the API server serves now, by plural name."""
+        status, answer = await self._call("GET", f"/apis/{group}/{version}")
+        if status == 404:
+            return frozenset()
+        found = _checked(status, answer, f"discover {group}/{version}")
+        return frozenset(resource["name"] for resource in found["resources"])
 
     async def list(
         self, kind: str, *, namespaces: Iterable[str] = (), selector: Mapping[str, str] | None = None
@@ -130,6 +150,14 @@ class Cluster:
         if status == 409 and answer.get("reason") == "AlreadyExists":
             return None
         return _checked(status, answer, f"create {_named(manifest)}")
+
+    async def replace(self, manifest: Mapping[str, Any]) -> Json:
+        """Write a whole object over the version that it names; any other there is a ConflictError."""
+        query = {"fieldManager": FIELD_MANAGER}
+        WRITES.labels(manifest["kind"]).inc()
+        return _checked(
+            *await self._call("PUT", _path_of(manifest), query, manifest), f"put {_named(manifest)}"
+        )
 
     async def apply(self, manifest: Mapping[str, Any]) -> Json:
         """Apply an object that is ours on the server's side; who else wrote a field that we desire loses it."""
@@ -178,6 +206,25 @@ class Cluster:
         content_type: str = "application/json",
     ) -> tuple[int, Json]:
         await self._rate.turn()
+        sending = self._send(method, path, query, body, content_type)
+        if method == "GET":
+            return await sending
+        # A pass may be cut short between two writes, but none of them: who stops knows what came of all it sent.
+        write = asyncio.ensure_future(sending)
+        try:
+            return await asyncio.shield(write)
+        except asyncio.CancelledError:
+            await asyncio.gather(write, return_exceptions=True)
+            raise
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | str | None,
+        content_type: str,
+    ) -> tuple[int, Json]:
         try:
             request = await self._client.param_serialize(
                 method,
@@ -187,13 +234,28 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = await self._client.call_api(*request, _request_timeout=_TIMEOUT)
+            # Asked last of all: what was waited for until here counts.
+            time_out = _TIMEOUT if method == "GET" else self._time_for_a_write()
+            response = await self._client.call_api(*request, _request_timeout=time_out)
             answer = json.loads(await response.read())  # type: ignore[no-untyped-call]
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
         if not isinstance(answer, dict):
             raise ClusterError(f"{method} {path}: the answer is not an object")
         return response.status, answer
+
+    def _time_for_a_write(self) -> aiohttp.ClientTimeout:
+        left = self._fence()
+        if left <= 0:
+            raise NotLeaderError("this replica does not hold the lease: nothing is written")
+        return aiohttp.ClientTimeout(total=min(_SECONDS, left), connect=min(_SECONDS_TO_CONNECT, left))
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[ApiClient]:
+    """Connect as the pod's service account, or outside a cluster as KUBECONFIG says."""
+    async with ApiClient(await configuration()) as client:
+        yield client
 
 
 async def configuration() -> Configuration:

@@ -17,7 +17,14 @@ from rollway_operator.api.v1alpha1 import ModelRegistry
 from rollway_operator.apply import apply_status
 from rollway_operator.cluster import Cluster
 from rollway_operator.domain import Key, Object, Observed
-from rollway_operator.errors import ClusterError, ConflictError, ForbiddenError, TemporaryError
+from rollway_operator.errors import (
+    ClusterError,
+    ConflictError,
+    ForbiddenError,
+    NotLeaderError,
+    TemporaryError,
+)
+from rollway_operator.health import Health
 from rollway_operator.labels import GROUP
 from rollway_operator.observe import now, observe_all
 from rollway_operator.queue import WorkQueue
@@ -31,19 +38,17 @@ _logger = logging.getLogger(__name__)
 _WORKERS: Final = 32
 """A pass mostly waits for answers; one slow registry must not hold up the others."""
 
-_SILENCE: Final = timedelta(minutes=3)
-"""So long without a successful resync, the process counts as stuck."""
-
 _CRDS: Final = ("modeldeployments", "modelregistries")
 _CRD_RETRY_SECONDS: Final = 5.0
 
 
 class Controller:
-    """Keeps every ModelDeployment and ModelRegistry right, from `start` to `stop`."""
+    """Keeps every ModelDeployment and ModelRegistry right, from `start` to `stop`: while this replica leads."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, health: Health) -> None:
         self._cluster = cluster
         self._settings = settings
+        self._health = health
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
         self._context = Context(cluster, self._resolver, settings.platform)
         self._deployments = WorkQueue(self._deployment_pass, _WORKERS)
@@ -56,32 +61,27 @@ class Controller:
         self._known_registries: dict[str, Object] = {}
         self._known_labels: dict[str, Mapping[str, str]] = {}
         self._resyncing: asyncio.Task[None] | None = None
-        self._last_resync: float | None = None
 
     async def start(self) -> None:
         """Wait for the CRDs, then work until `stop`."""
-        while not await self._crds_are_there():  # noqa: ASYNC110 - no event tells of it
+        while not await self._crds_are_there():
+            self._health.hindered = "the CustomResourceDefinitions are missing"
             await asyncio.sleep(_CRD_RETRY_SECONDS)
-        self._last_resync = asyncio.get_running_loop().time()
+        self._health.hindered = ""
         self._deployments.start()
         self._registries.start()
         self._resyncing = asyncio.create_task(self._resync_for_ever(), name="resync")
         _logger.info("started")
 
     async def stop(self) -> None:
-        """Let the passes that run end, and start no more."""
+        """Start no more passes, and cut those that run short between two writes."""
+        self._health.hindered = ""
         if self._resyncing:
             self._resyncing.cancel()
             await asyncio.gather(self._resyncing, return_exceptions=True)
         await asyncio.gather(self._deployments.stop(), self._registries.stop())
         await self._resolver.aclose()
         _logger.info("stopped")
-
-    @property
-    def stuck(self) -> bool:
-        """Whether no resync has succeeded for so long that a restart is the better hope."""
-        silence = asyncio.get_running_loop().time() - (self._last_resync or 0.0)
-        return self._last_resync is not None and silence > _SILENCE.total_seconds()
 
     # ---------------------------------------------------------------------------------------------------------- events
 
@@ -144,6 +144,10 @@ class Controller:
             RECONCILES.labels("conflict").inc()
             _logger.debug("%s; the pass runs again", error, extra=where)
             raise
+        except NotLeaderError as error:
+            RECONCILES.labels("not_leader").inc()
+            _logger.debug("%s", error, extra=where)
+            raise
         except TemporaryError as error:
             RECONCILES.labels("error").inc()
             _logger.warning("%s", error, extra=where)
@@ -194,7 +198,7 @@ class Controller:
         while True:
             try:
                 await self._resync()
-                self._last_resync = asyncio.get_running_loop().time()
+                self._health.beat()
             except ClusterError as error:
                 _logger.warning("the resync failed: %s", error)
             except Exception:

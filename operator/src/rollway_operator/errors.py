@@ -7,6 +7,7 @@ RollwayError
 └── TemporaryError            the next pass may succeed
     ├── ConflictError         the object changed since it was read: run the pass again
     ├── VanishingError        an object of a child's name is still being deleted
+    ├── NotLeaderError        another replica may be writing now: this one does not
     └── ClusterError          the API server did not answer, or answered with an error
         ├── ForbiddenError    the operator may not do this
         └── InvalidError      what was written would not be valid beside what is there
@@ -39,6 +40,10 @@ class ConflictError(TemporaryError):
 
 class VanishingError(TemporaryError):
     """An object with the name of a child is being deleted; its name is free again soon."""
+
+
+class NotLeaderError(TemporaryError):
+    """The lease is not held, or not for long enough to write: another replica may be writing."""
 
 
 class ClusterError(TemporaryError):

@@ -41,16 +41,16 @@ class WorkQueue(Generic[K]):
         self._tasks = [asyncio.create_task(self._run(), name=f"worker {n}") for n in range(self._workers)]
 
     async def stop(self) -> None:
-        """Start no further pass, and wait until those that run have ended."""
+        """Start no further pass, cut short those that run, and return when none runs any more."""
         self._open = False
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
         self._waiting.clear()
         self._again.clear()
-        for _ in self._tasks:
-            self._ready.put_nowait(None)  # type: ignore[arg-type]  # wakes one worker, which sees that we closed
-        await asyncio.gather(*self._tasks)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def add(self, key: K) -> None:
         """Have the key worked on as soon as a worker is free."""
@@ -86,8 +86,6 @@ class WorkQueue(Generic[K]):
     async def _run(self) -> None:
         while True:
             key = await self._ready.get()
-            if not self._open:
-                return
             self._waiting.discard(key)
             self._running.add(key)
             delay = await self._attempt(key)

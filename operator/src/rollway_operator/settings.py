@@ -60,6 +60,10 @@ class Settings:
 
     namespace: str
     """The operator's own."""
+    identity: str
+    """The name of this replica's pod; empty outside of a cluster."""
+    lease: str
+    """The name of the Lease that the replicas share."""
     watch_namespaces: tuple[str, ...]
     """The namespaces it serves; empty means all."""
     runtimes: Mapping[str, Runtime]
@@ -90,6 +94,8 @@ class Settings:
         read = _Reader(environment)
         return cls(
             namespace=read.required("ROLLWAY_NAMESPACE", "the operator's own namespace"),
+            identity=read.text("ROLLWAY_POD_NAME", ""),
+            lease=read.text("ROLLWAY_LEASE_NAME", "rollway-operator"),
             watch_namespaces=read.names("ROLLWAY_WATCH_NAMESPACES"),
             runtimes=runtimes(Path(read.text("ROLLWAY_RUNTIMES_FILE", "/etc/rollway/runtimes.json"))),
             log_level=read.level("ROLLWAY_LOG_LEVEL", "INFO"),

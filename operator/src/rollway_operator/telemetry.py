@@ -22,7 +22,11 @@ RECONCILE_SECONDS = Histogram(
     buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 QUEUE_DEPTH = Gauge("rollway_operator_queue_depth", "ModelDeployments that are due and wait for their pass.")
+LEADER = Gauge("rollway_leader", "1 in the replica that holds the lease, 0 in those that stand by.")
 WRITES = Counter("rollway_operator_writes_total", "Writes to the API server.", ["kind"])
+WATCH_BREAKS = Counter(
+    "rollway_operator_watch_breaks_total", "Times that the watch broke and was begun again."
+)
 REGISTRY_REQUESTS = Counter(
     "rollway_operator_registry_requests_total", "Requests to model registries.", ["registry", "result"]
 )

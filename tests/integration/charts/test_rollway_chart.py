@@ -132,10 +132,41 @@ def test_the_operator_pod_satisfies_the_restricted_pod_security_standard(render:
     assert [set(volume) - {"name"} for volume in spec["volumes"]] == [{"configMap"}]
 
 
-def test_there_is_never_more_than_one_operator(render: Render) -> None:
+def test_a_new_operator_stands_by_before_the_old_one_goes(render: Render) -> None:
     [deployment] = of_kind(render(), "Deployment")
     assert deployment["spec"]["replicas"] == 1
-    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    assert deployment["spec"]["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+
+
+def test_replicas_prefer_different_nodes_and_are_taken_down_one_by_one(render: Render) -> None:
+    assert of_kind(render(), "PodDisruptionBudget") == []
+    manifests = render(replicas=2)
+    [deployment] = of_kind(manifests, "Deployment")
+    [budget] = of_kind(manifests, "PodDisruptionBudget")
+    [term] = operator_pod(manifests)["spec"]["affinity"]["podAntiAffinity"][
+        "preferredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert deployment["spec"]["replicas"] == 2
+    assert budget["spec"]["maxUnavailable"] == 1
+    assert budget["spec"]["selector"] == deployment["spec"]["selector"]
+    assert term["podAffinityTerm"]["labelSelector"] == deployment["spec"]["selector"]
+
+
+def test_a_replica_knows_its_pod_and_may_write_the_lease_that_it_is_told_of(render: Render) -> None:
+    manifests = render()
+    [container] = operator_pod(manifests)["spec"]["containers"]
+    sources = {entry["name"]: entry.get("valueFrom") for entry in container["env"]}
+    assert sources["ROLLWAY_POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    written = [
+        rule
+        for grant in grants(manifests)
+        for rule in grant["rules"]
+        if rule["resources"] == ["leases"] and "update" in rule["verbs"]
+    ]
+    assert [rule["resourceNames"] for rule in written] == [[environment(manifests)["ROLLWAY_LEASE_NAME"]]]
 
 
 def test_placement_reaches_the_pod(render: Render) -> None:
@@ -184,8 +215,8 @@ def test_the_probes_ask_the_health_port(render: Render) -> None:
     [container] = operator_pod(manifests)["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert str(ports["health"]) == environment(manifests)["ROLLWAY_HEALTH_PORT"]
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"] == {"path": "/healthz", "port": "health"}
+    for probe, path in {"startup": "/healthz", "liveness": "/healthz", "readiness": "/readyz"}.items():
+        assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": "health"}
 
 
 def test_the_operator_reads_exactly_the_runtimes_of_the_values(render: Render) -> None:

@@ -63,7 +63,7 @@ class OperatorProcess(Server):
     @property
     def health_urls(self) -> list[str]:
         """The probe that the chart's Deployment asks."""
-        return [f"http://127.0.0.1:{self._health}/healthz"]
+        return [f"http://127.0.0.1:{self._health}/readyz"]
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "rollway_operator"]
@@ -73,6 +73,7 @@ class OperatorProcess(Server):
             "PYTHONPATH": str(REPOSITORY / "operator" / "src"),
             "KUBECONFIG": str(self._kubeconfig),
             "ROLLWAY_NAMESPACE": "default",
+            "ROLLWAY_POD_NAME": f"operator-{self._health}",
             "ROLLWAY_RUNTIMES_FILE": str(self._runtimes),
             "ROLLWAY_HEALTH_PORT": str(self._health),
             "ROLLWAY_METRICS_PORT": str(self._metrics),

@@ -10,6 +10,7 @@ import pytest
 
 from rollway_operator.controller import Controller
 from rollway_operator.errors import ClusterError
+from rollway_operator.health import Health
 from rollway_operator.settings import Settings
 from rollway_testing.clock import without_waiting
 
@@ -75,8 +76,7 @@ class FakeCluster:
         return manifest
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> Callable[[FakeCluster], Controller]:
+def made(cluster: FakeCluster, health: Health, path: Path) -> Controller:
     runtime = {
         "image": "img",
         "fetchCommand": ["fetch"],
@@ -85,15 +85,16 @@ def make(tmp_path: Path) -> Callable[[FakeCluster], Controller]:
         "livenessPath": "/l",
         "drainSeconds": 5,
     }
-    file = tmp_path / "runtimes.json"
+    file = path / "runtimes.json"
     file.write_text(json.dumps({"mlserver": runtime}))
     settings = Settings.from_environment({"ROLLWAY_NAMESPACE": "rollway", "ROLLWAY_RUNTIMES_FILE": str(file)})
+    client: Any = cluster
+    return Controller(client, settings, health)
 
-    def controller(cluster: FakeCluster) -> Controller:
-        client: Any = cluster
-        return Controller(client, settings)
 
-    return controller
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[FakeCluster], Controller]:
+    return lambda cluster: made(cluster, Health(), tmp_path)
 
 
 Make = Callable[[FakeCluster], Controller]
@@ -195,32 +196,35 @@ async def test_a_registry_that_changes_has_its_followers_passed(make: Make) -> N
 
 
 @without_waiting
-async def test_without_a_successful_resync_for_three_minutes_it_is_stuck_and_recovers(make: Make) -> None:
-    cluster = FakeCluster()
-    controller = make(cluster)
+async def test_a_resync_that_succeeds_is_a_sign_of_life_and_one_that_fails_is_none(tmp_path: Path) -> None:
+    cluster, health = FakeCluster(), Health()
+    controller = made(cluster, health, tmp_path)
     await controller.start()
     stuck = []
     for away, seconds in ((False, 3600), (True, 150), (True, 60), (False, 30)):
         cluster.away = away
         await asyncio.sleep(seconds)
-        stuck.append(controller.stuck)
+        stuck.append(health.stuck)
     assert stuck == [False, False, True, False]
     await controller.stop()
 
 
 @without_waiting
 async def test_missing_crds_are_waited_for_and_the_log_says_what_to_do(
-    make: Make, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cluster = FakeCluster()
+    cluster, health = FakeCluster(), Health()
+    health.lease_answered()
     crd = cluster.objects.pop(("CustomResourceDefinition", "modeldeployments.rollway.dev"))
-    controller = make(cluster)
+    controller = made(cluster, health, tmp_path)
     starting = asyncio.create_task(controller.start())
     await asyncio.sleep(timedelta(minutes=1).total_seconds())
     assert not starting.done()
+    assert health.unready == "the CustomResourceDefinitions are missing"
     assert "modeldeployments.rollway.dev is missing: install it with `kubectl apply" in caplog.text
     cluster.objects["CustomResourceDefinition", "modeldeployments.rollway.dev"] = crd
     await starting
+    assert not health.unready
     await controller.stop()
 
 

@@ -30,6 +30,8 @@ def test_what_is_not_set_has_a_default(environment: dict[str, str]) -> None:
     settings = Settings.from_environment(environment)
     assert settings == Settings(
         namespace="rollway-system",
+        identity="",
+        lease="rollway-operator",
         watch_namespaces=(),
         runtimes={
             "mlserver": Runtime(

@@ -1,0 +1,111 @@
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from rollway_operator.cluster import Cluster
+from rollway_operator.errors import NotLeaderError
+from rollway_testing.clock import without_waiting
+
+CONFIG_MAP = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "iris", "namespace": "team-a", "uid": "u", "resourceVersion": "1"},
+}
+
+
+class Answer:
+    """One answer of the API server."""
+
+    def __init__(self, status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+        self.status, self._body, self.headers = status, body, headers or {}
+
+    async def read(self) -> bytes:
+        return json.dumps(self._body).encode()
+
+
+class Server:
+    """Stands where the kubernetes package's client does; keeps what was sent, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.time_outs: list[float] = []
+        self.answers: list[Answer] = []
+        self.delay = 0.0
+
+    async def param_serialize(self, method: str, path: str, **_: Any) -> tuple[str, str]:
+        return method, path
+
+    async def call_api(self, method: str, path: str, *, _request_timeout: Any) -> Answer:
+        self.sent.append(f"{method} {path}")
+        self.time_outs.append(_request_timeout.total)
+        await asyncio.sleep(self.delay)
+        return self.answers.pop(0) if self.answers else Answer(200, CONFIG_MAP)
+
+
+def connected(server: Server, left: float) -> Cluster:
+    client: Any = server
+    return Cluster(client, lambda: left)
+
+
+WRITES = {
+    "create": lambda cluster: cluster.create(CONFIG_MAP),
+    "replace": lambda cluster: cluster.replace(CONFIG_MAP),
+    "apply": lambda cluster: cluster.apply(CONFIG_MAP),
+    "apply_status": lambda cluster: cluster.apply_status(CONFIG_MAP),
+    "merge": lambda cluster: cluster.merge(CONFIG_MAP, {}),
+    "scale": lambda cluster: cluster.scale("team-a", "iris", 1),
+    "delete": lambda cluster: cluster.delete("ConfigMap", "iris", "team-a", "u"),
+}
+
+
+def test_every_method_that_writes_is_in_the_list_above() -> None:
+    reads = {"get", "list", "served"}
+    assert {name for name in vars(Cluster) if not name.startswith("_")} == WRITES.keys() | reads
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_without_the_lease_nothing_is_sent(write: str) -> None:
+    server = Server()
+    with pytest.raises(NotLeaderError):
+        await WRITES[write](connected(server, 0.0))
+    assert server.sent == []
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_a_write_may_take_what_remains_of_the_lease(write: str) -> None:
+    server = Server()
+    await WRITES[write](connected(server, 7.5))
+    await WRITES[write](connected(server, 3600))
+    assert server.time_outs == [7.5, 30]
+
+
+async def test_a_standby_may_read() -> None:
+    server = Server()
+    assert await connected(server, 0.0).get("ConfigMap", "iris", "team-a") == CONFIG_MAP
+
+
+@without_waiting
+async def test_who_waited_for_a_place_in_the_rate_is_asked_again_before_the_write() -> None:
+    server = Server()
+    client: Any = server
+    ends = asyncio.get_running_loop().time() + 2
+    cluster = Cluster(client, lambda: ends - asyncio.get_running_loop().time())
+    ended = await asyncio.gather(*(cluster.create(CONFIG_MAP) for _ in range(600)), return_exceptions=True)
+    refused = [end for end in ended if isinstance(end, NotLeaderError)]
+    assert len(server.sent) == len(ended) - len(refused)
+    assert 395 <= len(server.sent) <= 405
+
+
+@without_waiting
+async def test_a_pass_that_is_cut_short_within_a_write_still_hears_the_answer() -> None:
+    server = Server()
+    server.delay = 5
+    began = asyncio.get_running_loop().time()
+    writing = asyncio.create_task(connected(server, 10).create(CONFIG_MAP))
+    await asyncio.sleep(1)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert asyncio.get_running_loop().time() - began >= 5
