@@ -14,13 +14,16 @@ from rollway_operator.domain import (
     Observed,
     Resolution,
     Roles,
+    Standing,
     StoredRevision,
+    timestamp,
 )
+from rollway_operator.labels import GROUP
 
 Fact = tuple[bool | None, str, str]
 """Whether a condition holds (None: unknown), its reason, its message."""
 
-ABNORMAL = ("Reconciling", "Stalled")
+ABNORMAL = ("EnvironmentMismatch", "Paused", "Reconciling", "Stalled")
 """Conditions that are present only while they hold."""
 
 MESSAGE_LENGTH = 1024
@@ -43,6 +46,13 @@ class Outlook:
     decision: Decision
     roles: Roles
     obstacle: Failure | None
+    standing: Standing
+    closed: StoredRevision | None
+    """What is closed and would serve otherwise."""
+    awaits: bool
+    """The target waits for a person's `promote`."""
+    paused: str | None
+    """Why nothing starts or takes over; None while nothing holds."""
 
 
 def tell(outlook: Outlook) -> dict[str, Fact]:
@@ -58,8 +68,9 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
     shortage = stable.failure if stable else None
     if stable and not reachable:
         shortage = Failure("ServiceMissing", "the Service is being made", Fault.NOBODY)
-    closed = decision.action is Action.ABORT
-    rolling = candidate is not None
+    closed = _shown(outlook)
+    paused = _paused(outlook)
+    rolling = candidate is not None and not outlook.paused
     below = stable is not None and not rolling and (ready < wanted or not reachable)
     facts: dict[str, Fact] = {
         "ModelResolved": (resolution.version is not None, resolution.reason, resolution.message),
@@ -69,18 +80,20 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
             *_words(ready >= wanted, serving, shortage),
         ),
         "Ready": (ready > 0 and reachable, *_words(ready > 0 and reachable, serving, shortage)),
+        "EnvironmentMismatch": _environment(roles),
+        "Paused": paused,
         "Reconciling": (False, "", ""),
         "Stalled": (False, "", ""),
     }
     if obstacle:
         facts["Stalled"] = (True, obstacle.reason, obstacle.message)
     elif closed:
-        facts["Stalled"] = (True, decision.reason, decision.message)
+        facts["Stalled"] = (True, str(closed.outcome), closed.outcome_message)
     if rolling or decision.action is Action.CANCEL:
         facts["Reconciling"] = (True, decision.reason, decision.message)
         # Where the server already runs, its own time counts: rollout.candidate_stuck ends it.
         loading = candidate is not None and any(pod.server_since for pod in candidate.pods)
-        if not loading and overdue(deployment, outlook.since, observed.now):
+        if not loading and overdue(deployment, _waits_since(outlook), observed.now):
             facts["Stalled"] = (True, "ProgressDeadlineExceeded", decision.message)
     elif below:
         reason, message = _words(False, serving, shortage)
@@ -88,11 +101,55 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
         before = deployment.status.condition("Reconciling")
         if before and overdue(deployment, before.last_transition_time, observed.now) and not closed:
             facts["Stalled"] = (True, "MinimumReplicasUnavailable", message)
-    elif stable is None and not closed and not obstacle:
+    elif stable is None and not closed and not obstacle and not outlook.paused:
         unresolved = resolution.version is None
         why = (resolution.reason, resolution.message) if unresolved else (decision.reason, decision.message)
         facts["Reconciling"] = (True, *why)
     return facts
+
+
+def _shown(outlook: Outlook) -> StoredRevision | None:
+    """Give what Stalled speaks of: a failure, until a person has seen it; a person's own doing where nothing serves."""
+    closed, before = outlook.closed, outlook.deployment.status.model
+    if closed is None or outlook.roles.stable is None:
+        return closed
+    seen = bool(before and before.closed and before.closed.revision == closed.name)
+    return None if closed.closed_by_person or (outlook.standing.acknowledged and seen) else closed
+
+
+def _paused(outlook: Outlook) -> Fact:
+    metadata, target = outlook.deployment.metadata, outlook.target
+    if outlook.standing.rebuilt:
+        return (True, "StateRebuilt", f"{outlook.standing.rebuilt}; then annotate {GROUP}/resume")
+    if outlook.deployment.spec.paused:
+        return (True, "PausedBySpec", "spec.paused is true: nothing starts or takes over")
+    if outlook.paused:
+        return (True, "PausedByVerb", f"nothing starts or takes over until {GROUP}/resume")
+    if outlook.awaits and target:
+        command = (
+            f"kubectl annotate mdep {metadata.name} --namespace {metadata.namespace} --overwrite "
+            f"{GROUP}/promote={target.name}"
+        )
+        return (True, "AwaitingPromote", f"v{target.version} waits for a person: {command}")
+    return (False, "", "")
+
+
+def _environment(roles: Roles) -> Fact:
+    """Tell which of a model's requirements its image does not meet; the candidate's first."""
+    for track in reversed(roles.in_role):
+        told = next((pod.environment for pod in track.staying if pod.environment), None)
+        if told:
+            return (True, "RequirementsDiffer", f"v{track.revision.version}: {told}")
+    return (False, "", "")
+
+
+def _waits_since(outlook: Outlook) -> datetime:
+    """Say since when the rollout waits for pods: a pause before it does not count."""
+    before = outlook.deployment.status.condition("Reconciling")
+    began = before.last_transition_time if before else outlook.observed.now
+    canary = outlook.deployment.status.canary
+    started = canary.started_at if canary and canary.started_at else outlook.since
+    return max(outlook.since, began, started)
 
 
 def _words(enough: bool, serving: str, shortage: Failure | None) -> tuple[str, str]:
@@ -134,7 +191,7 @@ def overdue(deployment: ModelDeployment, since: datetime, now: datetime) -> bool
 def headline(roles: Roles, facts: Mapping[str, Fact]) -> str:
     """Say in one sentence what goes on, the trouble first."""
     version = roles.stable.revision.version if roles.stable and roles.stable.ready else None
-    for type_ in ("Stalled", "Reconciling"):
+    for type_ in ("Stalled", "Reconciling", "Paused"):
         holds, _, message = facts[type_]
         if holds:
             about_stable = version is None or message.startswith(f"v{version}:")
@@ -173,14 +230,11 @@ def phase(facts: Mapping[str, Fact], *, serves: bool) -> str:
         return "Degraded"
     if facts["ModelResolved"][0] is False and not serves:
         return "Pending"
+    if facts["Paused"][0]:
+        return "Paused"
     if facts["Reconciling"][0]:
         return "Progressing"
     return "Healthy" if facts["Ready"][0] else "Pending"
-
-
-def timestamp(moment: datetime) -> str:
-    """Write a time as the Kubernetes API does: UTC, whole seconds."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def with_stalled(

@@ -19,6 +19,11 @@ Object = Mapping[str, Any]
 """A Kubernetes object as the API server's JSON has it."""
 
 
+def timestamp(moment: datetime) -> str:
+    """Write a time as the Kubernetes API does: UTC, whole seconds."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 @dataclass(frozen=True)
 class Key:
     """The name of one ModelDeployment."""
@@ -158,6 +163,27 @@ class Pod:
 PROMOTED = "Promoted"
 """The outcome of a revision that serves or served; every other outcome closes the revision."""
 
+ABORTED = "Aborted"
+UNDONE = "Undone"
+BY_PERSON = frozenset({ABORTED, UNDONE})
+"""Outcomes that a person gave: a changed spec does not open these again."""
+
+
+KEY_LENGTH = 2048
+
+
+@dataclass(frozen=True)
+class Closing:
+    """What is known of a closed revision beside the reason (docs/adr/0009)."""
+
+    since: datetime | None = None
+    rejected: bool = True
+    """The model's fault: still closed when the target moves away and back."""
+    instead: str | None = None
+    """The revision that a person went back to; None leaves that to stable."""
+    under: str | None = None
+    """The key of what the registry named then: when it names something else, what is not rejected opens."""
+
 
 @dataclass(frozen=True)
 class StoredRevision:
@@ -175,11 +201,55 @@ class StoredRevision:
     outcome: str | None = None
     """None while open; otherwise the reason that closed it, or Promoted."""
     outcome_message: str = ""
+    closing: Closing | None = None
+    """More about why it is closed; None while it is not."""
+    promoted: bool = False
+    """It has served: people may go back to it, and nothing takes its pin away."""
 
     @property
     def version(self) -> str:
         """The model version that this revision serves."""
         return str(self.inputs["version"])
+
+    @property
+    def key(self) -> str:
+        """What is closed and rejected: the version, and where its artifacts lie."""
+        return f"{self.version} {self.inputs['uri']}"[:KEY_LENGTH]
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is not tried again by itself."""
+        return self.outcome not in (None, PROMOTED)
+
+    @property
+    def closed_by_person(self) -> bool:
+        """Whether a person closed it."""
+        return self.outcome in BY_PERSON
+
+    @property
+    def rejected(self) -> bool:
+        """Whether it was closed for the model's own fault."""
+        return self.closed and (self.closing or Closing()).rejected
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What holds from earlier passes beside the roles: each revision's fate, and what persons said."""
+
+    fates: Mapping[str, StoredRevision]
+    """Every revision by name, with what is known of it now."""
+    paused: bool = False
+    """Held by the verb `pause`."""
+    approved: str | None = None
+    """The revision that a person let go on."""
+    restart: str | None = None
+    """The nonce of a restart whose revision is not stored yet."""
+    acknowledged: bool = False
+    """A person has seen why the target is closed."""
+    rebuilt: str | None = None
+    """Why a person must look at what was rebuilt before anything goes on."""
+    handled: Mapping[str, str] = field(default_factory=dict)
+    """The last value of each verb that was handled."""
 
 
 @dataclass(frozen=True)
@@ -211,9 +281,14 @@ class Track:
     """Why the cluster refuses to make its pods, if it does."""
 
     @property
+    def staying(self) -> tuple[Pod, ...]:
+        """The pods that are not on their way out."""
+        return tuple(pod for pod in self.pods if not pod.terminating)
+
+    @property
     def pin(self) -> str | None:
         """The digest that every pod must show: the stored one, or the first that a pod computed."""
-        return self.revision.digest or next((pod.digest for pod in self.pods if pod.digest), None)
+        return self.revision.digest or next((pod.digest for pod in self.staying if pod.digest), None)
 
     @property
     def ready(self) -> int:

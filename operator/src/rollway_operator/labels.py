@@ -15,6 +15,8 @@ RUN_ID = f"{GROUP}/run-id"
 DIGEST = f"{GROUP}/digest"
 OUTCOME = f"{GROUP}/outcome"
 OUTCOME_MESSAGE = f"{GROUP}/outcome-message"
+CLOSED = f"{GROUP}/closed"
+SERVED = f"{GROUP}/served"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 

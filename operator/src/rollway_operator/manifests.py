@@ -7,11 +7,21 @@ never makes an old revision look different. Defaults enter at rendering, and the
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from rollway_operator import labels, network
 from rollway_operator.api.v1alpha1 import API_VERSION, ModelDeployment, seconds
-from rollway_operator.domain import ArtifactSource, ModelVersion, Object, Platform, Runtime, StoredRevision
+from rollway_operator.domain import (
+    ArtifactSource,
+    Closing,
+    ModelVersion,
+    Object,
+    Platform,
+    Runtime,
+    StoredRevision,
+    timestamp,
+)
 
 Json = dict[str, Any]
 
@@ -30,8 +40,11 @@ TOKEN_AUDIENCE: Final = "sts.amazonaws.com"  # noqa: S105 - a name
 TOKEN_SECONDS: Final = 3600
 GOLDEN_KEY: Final = "golden.json"
 
-NOT_COMPARED: Final = frozenset({"image", "artifacts"})
-"""A new runtime image or registry entry alone makes no new revision (docs/concepts.md)."""
+NOT_COMPARED: Final = frozenset({"image", "artifacts", "restart"})
+"""A new runtime image, a new registry entry or an earlier restart alone makes no new revision (docs/concepts.md)."""
+
+OF_THE_VERSION: Final = frozenset({"model", "version", "runId", "uri", "artifacts", "digest"})
+"""Inputs that belong to the model's version; the others are what the spec says of its pods."""
 
 
 # ------------------------------------------------------------------------------------------------- revisions
@@ -102,6 +115,12 @@ def source_of(artifacts: Mapping[str, Any]) -> ArtifactSource:
 def same_inputs(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Compare two revisions' inputs field by field, without those that alone make no new revision."""
     return all(stored.get(key) == wanted.get(key) for key in (stored.keys() | wanted.keys()) - NOT_COMPARED)
+
+
+def same_shape(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Compare what two revisions' pods are, whichever version they serve."""
+    keys = (stored.keys() | wanted.keys()) - NOT_COMPARED - OF_THE_VERSION
+    return all(stored.get(key) == wanted.get(key) for key in keys)
 
 
 def revision_name(name: str, chosen: Mapping[str, Any], taken: Iterable[str]) -> str:
@@ -359,6 +378,8 @@ def controller_revision(deployment: ModelDeployment, revision: StoredRevision) -
         labels.DIGEST: revision.digest,
         labels.OUTCOME: revision.outcome,
         labels.OUTCOME_MESSAGE: revision.outcome_message,
+        labels.CLOSED: closing_text(revision.closing) if revision.closed and revision.closing else None,
+        labels.SERVED: "true" if revision.promoted else None,
     }
     told = {
         labels.MODEL_NAME: revision.inputs["model"],
@@ -376,6 +397,36 @@ def controller_revision(deployment: ModelDeployment, revision: StoredRevision) -
             "settings": dict(revision.settings),
         },
     }
+
+
+def closing_text(closing: Closing) -> str:
+    """Write what is known of a closed revision as its annotation has it."""
+    told = {
+        "since": closing.since and timestamp(closing.since),
+        "rejected": closing.rejected,
+        "instead": closing.instead,
+        "under": closing.under,
+    }
+    return json.dumps({key: value for key, value in told.items() if value is not None}, sort_keys=True)
+
+
+def closing_of(text: str) -> Closing:
+    """Read that annotation; what it does not say, or what somebody made of it, counts as rejected."""
+    try:
+        told = json.loads(text)
+        since = datetime.fromisoformat(told["since"]) if "since" in told else None
+        return Closing(
+            since=since if since and since.tzinfo else None,
+            rejected=told.get("rejected") is not False,
+            instead=_text(told.get("instead")),
+            under=_text(told.get("under")),
+        )
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return Closing()
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def config_map(deployment: ModelDeployment, revision: StoredRevision) -> Object:

@@ -16,8 +16,8 @@ from typing import Any, Final
 from rollway_operator import labels
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.cluster import Cluster, controller_of, is_controlled
-from rollway_operator.domain import Failure, Fault, Object, Observed, Pod, StoredRevision
-from rollway_operator.manifests import GOLDEN_KEY
+from rollway_operator.domain import PROMOTED, Failure, Fault, Object, Observed, Pod, StoredRevision
+from rollway_operator.manifests import GOLDEN_KEY, closing_of
 from rollway_operator.obstacles import golden_name
 
 CHILDREN: Final = ("ControllerRevision", "Deployment", "Service", "ConfigMap", "NetworkPolicy")
@@ -132,6 +132,7 @@ def stored_revision(child: Object) -> StoredRevision:
     """Read a ControllerRevision."""
     metadata, data = child["metadata"], child["data"]
     annotations = metadata.get("annotations", {})
+    outcome, closing = annotations.get(labels.OUTCOME), annotations.get(labels.CLOSED)
     return StoredRevision(
         name=metadata["name"],
         number=child["revision"],
@@ -139,8 +140,10 @@ def stored_revision(child: Object) -> StoredRevision:
         template=data["template"],
         settings=data["settings"],
         digest=annotations.get(labels.DIGEST),
-        outcome=annotations.get(labels.OUTCOME),
+        outcome=outcome,
         outcome_message=annotations.get(labels.OUTCOME_MESSAGE, ""),
+        closing=closing_of(closing) if closing else None,
+        promoted=labels.SERVED in annotations or outcome == PROMOTED,
     )
 
 

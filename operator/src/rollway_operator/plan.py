@@ -1,20 +1,23 @@
 """Joins resolution, observation and policy into a `Plan`: what one pass will write, in order.
 
-target      which revision is wanted: an existing one with the same inputs, or a new one
-situation   stable, candidate, target and their pods, as `rollout` sees them
+rebuild     a status that was lost or forged
+target      which revision version and spec ask for: an existing one with the same inputs, or a new one
+verbs       what persons said since
+course      which revision shall serve: the target, or what serves while that is closed or waits
+situation   stable, candidate, wanted and their pods, as `rollout` sees them
 decision    rollout.decide
 roles       who is stable and who is candidate from now on
 plan        status first; then ControllerRevision, ConfigMap, Services, Deployments; counts; prunes; events
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from rollway_operator import conditions, manifests, obstacles, rollout
+from rollway_operator import closures, conditions, manifests, obstacles, rebuild, rollout, verbs
 from rollway_operator.api.v1alpha1 import ModelDeployment, RevisionStatus
-from rollway_operator.conditions import Outlook, overdue, timestamp
+from rollway_operator.conditions import Outlook, overdue
 from rollway_operator.domain import (
     PROMOTED,
     Action,
@@ -31,13 +34,17 @@ from rollway_operator.domain import (
     Resolution,
     Roles,
     Scale,
+    Standing,
     StoredRevision,
     Track,
+    timestamp,
 )
-from rollway_operator.labels import REVISION, selector
+from rollway_operator.labels import selector
+from rollway_operator.rebuild import serving_revision
 from rollway_operator.rollout import Situation
 
 DEFAULT_HISTORY_LIMIT = 10
+HISTORY_LENGTH = 10
 
 KNOWN_VERSION_MAY_CHANGE_SHAPE = frozenset(
     {"Resolved", "RegistryUnreachable", "AliasNotFound", "VersionNotFound", "ModelNotFound", "TagMissing"}
@@ -52,16 +59,38 @@ def plan(
     platform: Platform,
 ) -> Plan:
     """Say everything that this pass writes to bring the cluster a step closer to what `deployment` asks for."""
+    events: tuple[Event, ...] = ()
     target, obstacle = choose_target(deployment, resolution, observed, platform)
-    since = target_since(deployment, target, observed.now)
-    stored = {revision.name: revision for revision in (*observed.revisions, *((target,) if target else ()))}
-    situation = look(deployment, observed, stored, target)
+    if rebuilt := rebuild.rebuilt(deployment, observed, target):
+        deployment, events = rebuilt.deployment, (rebuilt.event,)
+        target, obstacle = choose_target(deployment, resolution, observed, platform)
+    standing = standing_of(deployment, observed, target)
+    standing, heard = verbs.hear(
+        deployment.metadata.annotations, scene(deployment, standing, target, observed.now)
+    )
+    course = set_course(deployment, standing, observed, platform, target)
+    situation = replace(look(deployment, observed, course), rebuilt=rebuilt is not None)
     decision = rollout.decide(situation)
-    roles = assign(situation, decision, stored)
+    roles, fates = assign(situation, decision, course, observed)
     counts = rollout.replica_counts(situation, decision, live_replicas(observed))
-    outlook = Outlook(deployment, resolution, observed, target, since, decision, roles, obstacle)
-    status = describe(outlook, platform.cluster_domain)
-    pruned = expired(deployment, observed, roles)
+    outlook = Outlook(
+        deployment=deployment,
+        resolution=resolution,
+        observed=observed,
+        target=course.target,
+        since=target_since(deployment, course.target, observed.now),
+        decision=decision,
+        roles=roles,
+        obstacle=obstacle or course.obstacle,
+        standing=replace(course.standing, fates=fates),
+        closed=closures.told_closed(
+            *(fates.get(revision.name) for revision in (course.target, course.wanted) if revision)
+        ),
+        awaits=course.awaits,
+        paused=situation.paused,
+    )
+    status = describe(outlook, situation, platform)
+    pruned = expired(outlook)
     return Plan(
         status=status,
         objects=(
@@ -69,14 +98,8 @@ def plan(
             *desired_objects(deployment, observed, roles, pruned),
         ),
         scales=desired_scales(deployment, observed, roles, counts),
-        prunes=tuple(
-            Ref(kind, revision.name)
-            for revision in pruned
-            for kind in ("Deployment", "Service", "ConfigMap", "ControllerRevision")
-            if (kind, revision.name) in observed.objects
-        )
-        + unwanted_policies(deployment, observed),
-        events=tuple(transitions(outlook, status)),
+        prunes=prunes(observed, pruned) + unwanted_policies(deployment, observed),
+        events=(*events, *heard, *transitions(outlook, status)),
         requeue_after=requeue_after(outlook, status),
     )
 
@@ -101,12 +124,30 @@ def choose_target(
         version, source = _as_resolved(known)
     else:
         return known, None
+    return render(deployment, version, source, observed, platform, before=known)
+
+
+def render(
+    deployment: ModelDeployment,
+    version: ModelVersion,
+    source: ArtifactSource,
+    observed: Observed,
+    platform: Platform,
+    *,
+    before: StoredRevision | None,
+    kept: Mapping[str, Any] | None = None,
+) -> tuple[StoredRevision | None, Failure | None]:
+    """Find or make the revision of a version with the present spec; `kept` are inputs that come from elsewhere.
+
+    Where something stands in the way, what was wanted `before` stays.
+    """
     if obstacle := obstacles.find(deployment, observed, platform):
-        return known, obstacle
+        return before, obstacle
     runtime = platform.runtimes[deployment.spec.predictor.runtime]
-    chosen = manifests.inputs(deployment, version, source, runtime, observed.golden)
+    chosen = {**manifests.inputs(deployment, version, source, runtime, observed.golden), **(kept or {})}
+    chosen = {key: value for key, value in chosen.items() if value is not None}
     # The revision wanted before comes first, then the newest: two may differ in nothing but their image.
-    candidates = sorted(observed.revisions, key=lambda r: (r is not known, -r.number))
+    candidates = sorted(observed.revisions, key=lambda r: (r is not before, -r.number))
     matching = next((r for r in candidates if manifests.same_inputs(r.inputs, chosen)), None)
     return matching or manifests.new_revision(deployment, chosen, runtime, observed.revisions), None
 
@@ -134,33 +175,201 @@ def target_since(deployment: ModelDeployment, target: StoredRevision | None, now
     return now
 
 
+# -------------------------------------------------------------------------------- what holds, and what was said
+
+
+@dataclass(frozen=True)
+class Course:
+    """Where it goes: what the registry and the spec ask for, and what shall serve now."""
+
+    standing: Standing
+    target: StoredRevision | None
+    wanted: StoredRevision | None
+    """The target, or what serves in its place while that is closed or waits for a person."""
+    awaits: bool = False
+    """The target waits for a person's `promote`."""
+    obstacle: Failure | None = None
+
+
+def standing_of(deployment: ModelDeployment, observed: Observed, target: StoredRevision | None) -> Standing:
+    """Read what holds from earlier passes; a target that moved opens what was closed under the one before."""
+    status = deployment.status
+    rendered = (target,) if target and target not in observed.revisions else ()
+    fates = closures.believed(status, (*rendered, *observed.revisions))
+    if target:
+        fates = closures.opened_by_a_move(fates, fates[target.name])
+    if status.stable and status.stable.revision in fates:
+        fates = closures.never_rejecting(fates, fates[status.stable.revision])
+    model = status.model
+    return Standing(
+        fates=fates,
+        paused=bool(status.paused_by_verb),
+        approved=model.approved_revision if model else None,
+        restart=model.restart if model else None,
+        acknowledged=bool(model and model.closed and model.closed.acknowledged),
+        rebuilt=status.rebuilt,
+        handled=status.last_handled,
+    )
+
+
+def scene(
+    deployment: ModelDeployment, standing: Standing, target: StoredRevision | None, now: datetime
+) -> verbs.Scene:
+    """Put who is who before the verbs."""
+    fates, status = standing.fates, deployment.status
+    if target:
+        target = closures.closed_for_all_shapes(fates, fates[target.name])
+    canary = status.canary.revision if status.canary and status.canary.revision in fates else None
+    return verbs.Scene(
+        standing=standing,
+        stable=status.stable.revision if status.stable else None,
+        candidate=canary,
+        target=target,
+        spec_paused=bool(deployment.spec.paused),
+        awaits=target is not None and _awaits(deployment, standing, target),
+        now=now,
+    )
+
+
+def _awaits(deployment: ModelDeployment, standing: Standing, target: StoredRevision) -> bool:
+    """With updatePolicy Manual another version than stable's waits; what is on its way was let go before."""
+    status = deployment.status
+    stable = standing.fates.get(status.stable.revision) if status.stable else None
+    if deployment.spec.model.update_policy != "Manual" or stable is None or target.closed:
+        return False
+    let_go = (standing.approved, status.canary and status.canary.revision)
+    return target.key != stable.key and target.name not in let_go
+
+
+def set_course(
+    deployment: ModelDeployment,
+    standing: Standing,
+    observed: Observed,
+    platform: Platform,
+    target: StoredRevision | None,
+) -> Course:
+    """Choose the revision that shall serve.
+
+    target                            serves in its place
+    open                              itself
+    closed, or waits for `promote`    stable, or what a person went back to; with the spec that came since
+    stable, to be restarted           a new revision of the same inputs, with the present image
+    """
+    if target is None:
+        return Course(standing, None, None)
+    fates, status = standing.fates, deployment.status
+    target = closures.closed_for_all_shapes(fates, fates[target.name])
+    stable = fates.get(status.stable.revision) if status.stable else None
+    awaits, obstacle, wanted = _awaits(deployment, standing, target), None, target
+    if stable and (target.closed or awaits):
+        left = target if target.closed else stable
+        wanted = closures.follow(fates, stable, left)
+        if not wanted.closed:
+            reshaped, obstacle = _reshaped(deployment, observed, platform, wanted, left)
+            wanted = fates.get(reshaped.name, reshaped)
+    elif target.closed:
+        wanted = closures.follow(fates, None, target)
+    if standing.restart:
+        return _restarted(deployment, standing, observed, platform, Course(standing, target, wanted, awaits))
+    fates = {**fates, wanted.name: wanted}
+    return Course(replace(standing, fates=fates), target, wanted, awaits, obstacle)
+
+
+def _reshaped(
+    deployment: ModelDeployment,
+    observed: Observed,
+    platform: Platform,
+    serving: StoredRevision,
+    left: StoredRevision,
+) -> tuple[StoredRevision, Failure | None]:
+    """Give what serves in place of what was `left` the present spec, if that changed since."""
+    kept = {key: serving.inputs.get(key) for key in manifests.OF_THE_VERSION}
+    shaped, obstacle = render(
+        deployment, *_as_resolved(serving), observed, platform, before=serving, kept=kept
+    )
+    if shaped is None or obstacle:
+        return serving, obstacle
+    went_back = bool(left.closing and left.closing.instead)
+    unchanged = left.closed and manifests.same_shape(shaped.inputs, left.inputs)
+    if unchanged and (went_back or serving.number < left.number):
+        return serving, None
+    return shaped, None
+
+
+def _restarted(
+    deployment: ModelDeployment,
+    standing: Standing,
+    observed: Observed,
+    platform: Platform,
+    course: Course,
+) -> Course:
+    """Want stable anew; once its revision is stored nothing more need be remembered."""
+    fates, status, nonce = dict(standing.fates), deployment.status, standing.restart
+    stable = fates.get(status.stable.revision) if status.stable else None
+    target, wanted = course.target, course.wanted
+    done = any(revision.inputs.get("restart") == nonce for revision in observed.revisions)
+    if done or stable is None or target is None or wanted is None or wanted.name != stable.name:
+        return replace(course, standing=replace(standing, restart=None))
+    runtime = platform.runtimes.get(stable.inputs["runtime"])
+    if runtime is None:
+        return course
+    chosen = {**stable.inputs, "image": runtime.image, "restart": nonce}
+    fresh = manifests.new_revision(deployment, chosen, runtime, observed.revisions)
+    fates[fresh.name] = fresh
+    if target.key == stable.key:
+        target = fresh
+    else:
+        for name, fate in fates.items():
+            if fate.closing and fate.closing.instead == stable.name:
+                fates[name] = replace(fate, closing=replace(fate.closing, instead=fresh.name))
+        target = fates[target.name]
+    return replace(course, standing=replace(standing, fates=fates), target=target, wanted=fresh)
+
+
 # ------------------------------------------------------------------------------------------------ who is who
 
 
-def look(
-    deployment: ModelDeployment,
-    observed: Observed,
-    stored: Mapping[str, StoredRevision],
-    target: StoredRevision | None,
-) -> Situation:
-    """Put stable, candidate and target before the rules, with their pods."""
-    spec, status = deployment.spec, deployment.status
-    stable = _track(status.stable, stored, observed)
-    candidate = _track(status.canary, stored, observed)
+def look(deployment: ModelDeployment, observed: Observed, course: Course) -> Situation:
+    """Put stable, candidate and what is wanted before the rules, with their pods."""
+    spec, status, fates = deployment.spec, deployment.status, course.standing.fates
+    stable = _track(status.stable, fates, observed)
+    candidate = _track(status.canary, fates, observed)
+    if candidate and status.canary and not candidate.revision.promoted:
+        # A retry takes the pin away in status first.
+        pin = status.canary.digest or candidate.revision.inputs.get("digest")
+        candidate = replace(candidate, revision=replace(candidate.revision, digest=pin))
     named = {track.revision.name for track in (stable, candidate) if track}
+    wanted, recreate = course.wanted, bool(spec.strategy and spec.strategy.recreate)
     return Situation(
         replicas=spec.predictor.replicas,
-        target=_closed_by_status(deployment, target),
+        target=wanted,
         stable=stable,
         candidate=candidate,
         others_have_pods=any(pod.revision not in named for pod in observed.pods),
-        recreate=bool(spec.strategy and spec.strategy.recreate),
+        recreate=recreate,
         stuck=candidate is not None
         and any(
             pod.server_since and not pod.ready and overdue(deployment, pod.server_since, observed.now)
             for pod in candidate.pods
         ),
+        # With recreate nothing serves in the middle of a rollout: it is finished first.
+        paused=None if recreate and candidate else _paused(deployment, course.standing),
+        remains=wanted is not None
+        and wanted.name not in named
+        and not wanted.promoted
+        and (
+            live_replicas(observed).get(wanted.name, 0) > 0
+            or any(not pod.terminating for pod in observed.of(wanted.name))
+        ),
     )
+
+
+def _paused(deployment: ModelDeployment, standing: Standing) -> str | None:
+    if standing.rebuilt:
+        return standing.rebuilt
+    if deployment.spec.paused:
+        return "spec.paused is true"
+    return "paused until rollway.dev/resume" if standing.paused else None
 
 
 def _track(
@@ -175,34 +384,24 @@ def _track(
     return Track(revision, observed.of(revision.name), observed.refusals.get(revision.name))
 
 
-def _closed_by_status(deployment: ModelDeployment, target: StoredRevision | None) -> StoredRevision | None:
-    """Believe a Stalled condition that closed the target, where the kill came before the annotation was written."""
-    status = deployment.status
-    stalled = status.condition("Stalled")
-    if not target or not stalled or not status.model or status.canary or target.outcome:
-        return target
-    if status.model.target_revision != target.name or stalled.reason in STALLED_BUT_OPEN:
-        return target
-    return replace(target, outcome=stalled.reason, outcome_message=stalled.message)
-
-
-STALLED_BUT_OPEN = obstacles.REASONS | {
-    "NameConflict",
-    "ProgressDeadlineExceeded",
-    "MinimumReplicasUnavailable",
-}
-"""Reasons of Stalled that close nothing by themselves: only the ControllerRevision's annotation can."""
-
-
-def assign(situation: Situation, decision: Decision, stored: Mapping[str, StoredRevision]) -> Roles:
+def assign(
+    situation: Situation, decision: Decision, course: Course, observed: Observed
+) -> tuple[Roles, Mapping[str, StoredRevision]]:
     """Give out the roles that follow from the decision; record a digest once told, an outcome once decided."""
-    stable, candidate, target = situation.stable, situation.candidate, situation.target
-    fates = dict(stored)
-    if decision.action is Action.START and target:
-        candidate = Track(replace(target, outcome=None, outcome_message=""))
+    stable, candidate, wanted = situation.stable, _pinned(situation.candidate), situation.target
+    fates = dict(course.standing.fates)
+    if decision.action is Action.START and wanted:
+        candidate = Track(wanted)
     elif decision.action is Action.ABORT:
-        if target:
-            fates[target.name] = replace(target, outcome=decision.reason, outcome_message=decision.message)
+        if candidate and wanted and not wanted.closed:
+            fates[wanted.name] = closures.closed(
+                candidate.revision,
+                decision.reason,
+                decision.message,
+                observed.now,
+                target=course.target,
+                stable=stable.revision if stable else None,
+            )
         candidate = None
     elif decision.action is Action.CANCEL:
         candidate = None
@@ -210,13 +409,15 @@ def assign(situation: Situation, decision: Decision, stored: Mapping[str, Stored
         stable, candidate = candidate, None
     if stable:
         # Whoever is stable was promoted, also where a kill came between the status and this annotation.
-        promoted = replace(stable.revision, outcome=PROMOTED, outcome_message="")
-        stable = replace(stable, revision=promoted)
+        stable = replace(stable, revision=closures.served(stable.revision))
+        fates = closures.never_rejecting(fates, stable.revision)
     stable, candidate = _pinned(stable), _pinned(candidate)
-    named = {track.revision.name for track in (stable, candidate) if track}
-    # A target rendered in this pass and not started yet is nowhere: the next pass renders it again, equally.
-    others = tuple(r for name, r in fates.items() if name not in named and (r is not target or r.outcome))
-    return Roles(stable, candidate, others)
+    named = {track.revision.name: track.revision for track in (stable, candidate) if track}
+    fates |= named
+    stored = {revision.name for revision in observed.revisions}
+    # What was rendered in this pass and not started yet is nowhere: the next pass renders it again, equally.
+    others = tuple(r for name, r in fates.items() if name not in named and (name in stored or r.closed))
+    return Roles(stable, candidate, others), fates
 
 
 def _pinned(track: Track | None) -> Track | None:
@@ -226,15 +427,30 @@ def _pinned(track: Track | None) -> Track | None:
     return track
 
 
-def expired(deployment: ModelDeployment, observed: Observed, roles: Roles) -> tuple[StoredRevision, ...]:
+def expired(outlook: Outlook) -> tuple[StoredRevision, ...]:
     """Choose the oldest revisions without a role beyond revisionHistoryLimit."""
+    deployment, target = outlook.deployment, outlook.target
     limit = deployment.spec.revision_history_limit
     keep = DEFAULT_HISTORY_LIMIT if limit is None else limit
-    newest_first = sorted(roles.others, key=lambda revision: -revision.number)
-    # Whatever the limit: one that traffic still goes to, and a closed target, which would start again if forgotten.
+    newest_first = sorted(outlook.roles.others, key=lambda revision: -revision.number)
+    # Whatever the limit: one that traffic still goes to, one that a person went back to, and a closed target, which
+    # would start again if forgotten.
     model = deployment.status.model
-    kept = {serving_revision(deployment, observed), model.target_revision if model else None}
+    kept = {serving_revision(deployment, outlook.observed), model.target_revision if model else None}
+    kept |= {target.name} if target else set()
+    kept |= {fate.closing.instead for fate in outlook.standing.fates.values() if fate.closing}
     return tuple(revision for revision in newest_first[keep:] if revision.name not in kept)
+
+
+def prunes(observed: Observed, pruned: tuple[StoredRevision, ...]) -> tuple[Ref, ...]:
+    """Name what goes with the revisions that nobody needs; a rejected one's ControllerRevision stays, to say so."""
+    return tuple(
+        Ref(kind, revision.name)
+        for revision in pruned
+        for kind in ("Deployment", "Service", "ConfigMap", "ControllerRevision")
+        if (kind, revision.name) in observed.objects
+        and not (kind == "ControllerRevision" and revision.rejected)
+    )
 
 
 # --------------------------------------------------------------------------------------------------- objects
@@ -247,12 +463,6 @@ def live_replicas(observed: Observed) -> dict[str, int]:
         for (kind, name), live in observed.objects.items()
         if kind == "Deployment"
     }
-
-
-def serving_revision(deployment: ModelDeployment, observed: Observed) -> str | None:
-    """Read which revision the Service points at now."""
-    live = observed.objects.get(("Service", deployment.metadata.name))
-    return live["spec"].get("selector", {}).get(REVISION) if live else None
 
 
 def desired_objects(
@@ -270,9 +480,11 @@ def desired_objects(
             manifests.workload(deployment, revision, role),
         ]
     for revision in roles.others:
-        if revision in pruned or ("ControllerRevision", revision.name) not in observed.objects:
+        if revision in pruned and not revision.rejected:
             continue
         objects.append(manifests.controller_revision(deployment, revision))
+        if revision in pruned:
+            continue
         if ("Deployment", revision.name) in observed.objects:
             objects.append(manifests.workload(deployment, revision, "previous"))
     if roles.stable:
@@ -319,32 +531,30 @@ def desired_scales(
 # ---------------------------------------------------------------------------------------------------- status
 
 
-def describe(outlook: Outlook, cluster_domain: str) -> dict[str, Any]:
+def describe(outlook: Outlook, situation: Situation, platform: Platform) -> dict[str, Any]:
     """Write the whole status: equal inputs give an equal one, and no time moves unless something happened."""
-    deployment, target, roles = outlook.deployment, outlook.target, outlook.roles
-    metadata, spec = deployment.metadata, deployment.spec
+    deployment, roles, standing = outlook.deployment, outlook.roles, outlook.standing
+    metadata = deployment.metadata
     facts = conditions.tell(outlook)
-    model = {
-        "name": spec.model.name,
-        "alias": spec.model.alias,
-        "targetVersion": target.version if target else None,
-        "targetRevision": target.name if target else None,
-        "targetSince": timestamp(outlook.since) if target else None,
-    }
     status: dict[str, Any] = {
         "observedGeneration": metadata.generation,
         "phase": conditions.phase(facts, serves=serving_revision(deployment, outlook.observed) is not None),
         "message": conditions.headline(roles, facts),
-        "model": {key: value for key, value in model.items() if value is not None},
-        "canary": _revision_status(roles.candidate),
-        "stable": _revision_status(roles.stable),
+        "model": _model_status(outlook),
+        "canary": _revision_status(roles.candidate, started=_started(outlook)),
+        "stable": _revision_status(roles.stable, newer=newer_image(roles.stable, platform)),
+        "history": history(outlook, situation) or None,
+        "rejected": closures.rejected_status(standing.fates) or None,
+        "lastHandled": dict(standing.handled) or None,
+        "pausedByVerb": standing.paused,
+        "rebuilt": standing.rebuilt and standing.rebuilt[: conditions.MESSAGE_LENGTH],
         "conditions": conditions.merge(
             deployment.status.conditions, facts, metadata.generation, outlook.observed.now
         ),
     }
     if roles.stable:
         stable = roles.stable.revision
-        host = f"{metadata.name}.{metadata.namespace}.svc.{cluster_domain}"
+        host = f"{metadata.name}.{metadata.namespace}.svc.{platform.cluster_domain}"
         status |= {
             "address": {"url": f"http://{host}:{stable.settings['httpPort']}"},
             "grpcUrl": f"{host}:{stable.settings['grpcPort']}",
@@ -357,7 +567,72 @@ def describe(outlook: Outlook, cluster_domain: str) -> dict[str, Any]:
     return {key: value for key, value in status.items() if value is not None}
 
 
-def _revision_status(track: Track | None) -> dict[str, Any] | None:
+def _model_status(outlook: Outlook) -> dict[str, Any]:
+    spec, before = outlook.deployment.spec.model, outlook.deployment.status.model
+    target, roles, standing = outlook.target, outlook.roles, outlook.standing
+    under_way = {track.revision.name for track in roles.in_role}
+    told: dict[str, Any] = {"name": spec.name, "alias": spec.alias}
+    if target:
+        approved = standing.approved == target.name and target.name not in under_way
+        seen = bool(
+            before and before.closed and outlook.closed and before.closed.revision == outlook.closed.name
+        )
+        told |= {
+            "targetVersion": target.version,
+            "targetRevision": target.name,
+            "targetSince": timestamp(outlook.since),
+            "closed": closures.closed_status(outlook.closed, acknowledged=standing.acknowledged and seen),
+            "approvedRevision": target.name if approved else None,
+            "restart": standing.restart,
+        }
+    return {key: value for key, value in told.items() if value is not None}
+
+
+def _started(outlook: Outlook) -> datetime:
+    before, candidate = outlook.deployment.status.canary, outlook.roles.candidate
+    if before and before.started_at and candidate and before.revision == candidate.revision.name:
+        return before.started_at
+    return outlook.observed.now
+
+
+def newer_image(stable: Track | None, platform: Platform) -> str | None:
+    """Name the runtime's image where stable runs another: it comes with the next revision only (rollout.md rule 6)."""
+    if stable is None:
+        return None
+    runtime = platform.runtimes.get(stable.revision.inputs["runtime"])
+    return runtime.image if runtime and runtime.image != stable.revision.inputs["image"] else None
+
+
+def history(outlook: Outlook, situation: Situation) -> list[dict[str, Any]]:
+    """Add the rollout that ended in this pass, if one did, to those before it."""
+    status, roles = outlook.deployment.status, outlook.roles
+    told = [entry.model_dump(mode="json", by_alias=True, exclude_none=True) for entry in status.history]
+    ended = situation.candidate
+    if ended and status.canary and roles.candidate is None:
+        revision = ended.revision
+        promoted = outlook.decision.action is Action.PROMOTE
+        aborted = outlook.standing.fates[revision.name].closed
+        entry = {
+            "revision": revision.name,
+            "version": revision.version,
+            "digest": ended.pin,
+            "outcome": PROMOTED if promoted else "Aborted" if aborted else "Cancelled",
+            "reason": "GatesPassed" if promoted else outlook.decision.reason,
+            "startedAt": timestamp(_started_before(outlook)),
+            "finishedAt": timestamp(outlook.observed.now),
+        }
+        told.append({key: value for key, value in entry.items() if value is not None})
+    return told[-HISTORY_LENGTH:]
+
+
+def _started_before(outlook: Outlook) -> datetime:
+    canary = outlook.deployment.status.canary
+    return canary.started_at if canary and canary.started_at else outlook.observed.now
+
+
+def _revision_status(
+    track: Track | None, *, started: datetime | None = None, newer: str | None = None
+) -> dict[str, Any] | None:
     if track is None:
         return None
     revision = track.revision
@@ -367,6 +642,8 @@ def _revision_status(track: Track | None) -> dict[str, Any] | None:
         "runId": revision.inputs["runId"],
         "digest": revision.digest,
         "readyReplicas": track.ready,
+        "startedAt": started and timestamp(started),
+        "newerImage": newer,
     }
     return {key: value for key, value in told.items() if value is not None}
 
@@ -388,14 +665,30 @@ def transitions(outlook: Outlook, status: Mapping[str, Any]) -> list[Event]:
         events.append(Event("Normal", "ArtifactVerified", message))
     if decision.action is Action.PROMOTE:
         events.append(Event("Normal", PROMOTED, decision.message))
-    for type_, abnormal in (("Stalled", True), ("ModelResolved", False), ("ArtifactVerified", False)):
+    old_image, stable = before.stable and before.stable.newer_image, status.get("stable", {})
+    if (image := stable.get("newerImage")) and image != old_image:
+        where = "it comes with the next revision, or with rollway.dev/restart"
+        message = f"v{stable['version']} does not run the runtime's present image {image}: {where}"
+        events.append(Event("Normal", "RuntimeOutdated", message))
+    for type_, abnormal in WORTH_AN_EVENT:
         now = next(
             (c for c in status["conditions"] if c["type"] == type_ and c["status"] == str(abnormal)), None
         )
         old = before.condition(type_)
         if now and (old is None or old.status != now["status"] or old.reason != now["reason"]):
-            events.append(Event("Warning", now["reason"], now["message"]))
+            reason = type_ if type_ in ("Paused", "EnvironmentMismatch") else now["reason"]
+            events.append(Event("Normal" if type_ == "Paused" else "Warning", reason, now["message"]))
     return list(dict.fromkeys(events))
+
+
+WORTH_AN_EVENT = (
+    ("Stalled", True),
+    ("Paused", True),
+    ("EnvironmentMismatch", True),
+    ("ModelResolved", False),
+    ("ArtifactVerified", False),
+)
+"""Conditions whose turn to this status is told in an Event."""
 
 
 def requeue_after(outlook: Outlook, status: Mapping[str, Any]) -> timedelta:
@@ -405,6 +698,7 @@ def requeue_after(outlook: Outlook, status: Mapping[str, Any]) -> timedelta:
     under_way = (
         any(condition["type"] == "Reconciling" for condition in status["conditions"])
         or outlook.decision.action is Action.PROMOTE
+        or outlook.decision.reason == rebuild.STATE_REBUILT
         or any(live.get(revision.name) for revision in outlook.roles.others)
     )
     if not under_way or outlook.target is None:

@@ -26,7 +26,8 @@ class Situation:
     replicas: int
     """How many pods stable shall have."""
     target: StoredRevision | None
-    """The revision that the registry's version and the spec ask for; None while no version was ever known."""
+    """The revision that shall serve: what the registry's version and the spec ask for, or what serves in its place
+    while that is closed or waits for a person; None while no version was ever known."""
     stable: Track | None
     candidate: Track | None
     others_have_pods: bool = False
@@ -34,6 +35,12 @@ class Situation:
     recreate: bool = False
     stuck: bool = False
     """A server of the candidate has run for longer than progressDeadlineSeconds without becoming ready."""
+    paused: str | None = None
+    """Why nothing may start or take over; None while nothing holds."""
+    rebuilt: bool = False
+    """The status was rebuilt in this pass."""
+    remains: bool = False
+    """Pods of an earlier try of the target are still there."""
 
     @property
     def room_missing(self) -> bool:
@@ -42,6 +49,13 @@ class Situation:
 
 
 Rule = Callable[[Situation], Decision | None]
+
+
+def state_rebuilt(now: Situation) -> Decision | None:
+    """The status was lost or forged: what was rebuilt is written down before anything rests on it."""
+    if now.rebuilt:
+        return Decision(Action.HOLD, "StateRebuilt", "the status was rebuilt")
+    return None
 
 
 def target_unknown(now: Situation) -> Decision | None:
@@ -54,8 +68,12 @@ def target_unknown(now: Situation) -> Decision | None:
 def target_moved(now: Situation) -> Decision | None:
     """Another revision is wanted than the one on its way: drop that one, close nothing."""
     if now.candidate and now.target and now.candidate.revision.name != now.target.name:
-        wanted, dropped = now.target.version, now.candidate.revision.version
-        return Decision(Action.CANCEL, "TargetMoved", f"v{dropped} dropped: the target is now v{wanted}")
+        wanted, dropped = now.target.version, now.candidate.revision
+        if dropped.closed:
+            return Decision(Action.CANCEL, str(dropped.outcome), dropped.outcome_message)
+        return Decision(
+            Action.CANCEL, "TargetMoved", f"v{dropped.version} dropped: the target is now v{wanted}"
+        )
     return None
 
 
@@ -67,9 +85,24 @@ def target_serves(now: Situation) -> Decision | None:
 
 
 def target_closed(now: Situation) -> Decision | None:
-    """The wanted revision failed before: it is not tried again until the target or the pods' spec changes."""
-    if now.target and now.target.outcome not in (None, PROMOTED):
+    """The wanted revision is closed: it is not tried again by itself (closures)."""
+    if now.target and now.target.closed:
         return Decision(Action.ABORT, str(now.target.outcome), now.target.outcome_message)
+    return None
+
+
+def start_held(now: Situation) -> Decision | None:
+    """A person holds every change."""
+    if now.paused and now.target and now.candidate is None:
+        return Decision(Action.HOLD, "Paused", f"v{now.target.version} does not start: {now.paused}")
+    return None
+
+
+def earlier_try_remains(now: Situation) -> Decision | None:
+    """Pods of an earlier try would tell of its failure, or of its digest, again: they go first."""
+    if now.remains and now.target and now.candidate is None:
+        message = f"v{now.target.version}: waiting for the pods of the try before to stop"
+        return Decision(Action.HOLD, "StoppingPods", message)
     return None
 
 
@@ -85,7 +118,7 @@ def candidate_mismatched(now: Situation) -> Decision | None:
     if now.candidate is None:
         return None
     pin = now.candidate.pin
-    other = next((pod.digest for pod in now.candidate.pods if pod.digest not in (None, pin)), None)
+    other = next((pod.digest for pod in now.candidate.staying if pod.digest not in (None, pin)), None)
     if other is None:
         return None
     message = f"v{now.candidate.revision.version}: artifacts have digest {other}, pinned is {pin}"
@@ -98,10 +131,10 @@ def candidate_failed(now: Situation) -> Decision | None:
     if now.candidate is None or failure is None or failure.fault is Fault.NOBODY:
         return None
     version = now.candidate.revision.version
-    if any(pod.oom_killed for pod in now.candidate.pods):
+    if any(pod.oom_killed for pod in now.candidate.staying):
         return Decision(Action.ABORT, "CanaryOomKilled", f"v{version}: {failure.message}")
     if failure.reason == "ServerExited":
-        restarts = max(pod.restarts for pod in now.candidate.pods)
+        restarts = max(pod.restarts for pod in now.candidate.staying)
         if restarts < CRASHES_BEFORE_TRAFFIC:
             return None
         return Decision(
@@ -123,6 +156,13 @@ def room_missing(now: Situation) -> Decision | None:
     """With recreate the candidate waits until every pod of every other revision is gone."""
     if now.room_missing:
         return Decision(Action.HOLD, "StoppingStable", "waiting for the old pods to stop")
+    return None
+
+
+def advance_held(now: Situation) -> Decision | None:
+    """A person holds every change."""
+    if now.paused and now.candidate:
+        return Decision(Action.HOLD, "Paused", f"v{now.candidate.revision.version} waits: {now.paused}")
     return None
 
 
@@ -157,15 +197,19 @@ def candidate_not_ready(now: Situation) -> Decision | None:
 
 
 RULES: tuple[Rule, ...] = (
+    state_rebuilt,  # first of all know where we are
     target_unknown,  # without a version there is nothing to decide
     target_moved,  # never go on with what nobody wants any more
     target_serves,  # the usual case: at rest
-    target_closed,  # a failed revision is not tried again by itself
+    target_closed,  # a closed revision is not tried again by itself
+    start_held,  # a person said wait
+    earlier_try_remains,  # each try begins with fresh pods
     candidate_missing,  # only now may something start
     candidate_mismatched,  # safety first: wrong bytes,
     candidate_failed,  # then a broken model,
     candidate_stuck,  # then one that hangs
     room_missing,  # recreate: the old pods go first
+    advance_held,  # a person said wait; what is broken was dropped all the same
     candidate_complete,  # all verified and through their gates
     first_pod_ready,  # one is: bring up the rest
     candidate_not_ready,  # otherwise wait and say for what

@@ -25,6 +25,7 @@ from rollway_operator.domain import (
     Runtime,
     StoredRevision,
 )
+from rollway_operator.observe import stored_revision
 from rollway_operator.plan import plan
 
 RUNTIME = Runtime(
@@ -71,6 +72,7 @@ class World:
     """The version that lacks a tag which the spec requires."""
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     generation: int = 1
+    annotations: dict[str, str] = field(default_factory=dict)
     status: Mapping[str, Any] = field(default_factory=dict)
     objects: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     pods: list[Pod] = field(default_factory=list)
@@ -79,6 +81,10 @@ class World:
     flips: list[tuple[str, int]] = field(default_factory=list)
     """Each revision that the Service was newly pointed at, with the ready pods that it had then."""
     made: int = 0
+    folder: str = "s3://models"
+    """Where the registry says that the versions lie."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """What fetch computes over a version where that is not `digest_of` it."""
 
     def deployment(self) -> ModelDeployment:
         """Give the object as the API server would."""
@@ -89,6 +95,7 @@ class World:
                     "namespace": "team-a",
                     "uid": "u",
                     "generation": self.generation,
+                    "annotations": self.annotations,
                 },
                 "spec": self.spec,
                 "status": self.status,
@@ -100,13 +107,17 @@ class World:
         self.spec = {**self.spec, **parts}
         self.generation += 1
 
+    def say(self, verb: str, revision: str | None, nonce: str = "") -> None:
+        """Annotate, as `kubectl annotate --overwrite` would."""
+        self.annotations[f"{labels.GROUP}/{verb}"] = f"{revision}/{nonce}" if nonce else str(revision)
+
     def resolution(self) -> Resolution:
         """Answer as the registry does now."""
         if self.trouble or self.target is None:
             return Resolution(self.trouble or "AliasNotFound", "the registry is in trouble")
         if self.target == self.lacking:
             return Resolution("TagMissing", f"v{self.target} is not approved", held_back=self.target)
-        version = ModelVersion("fraud", self.target, f"run{self.target}", f"s3://models/{self.target}")
+        version = ModelVersion("fraud", self.target, f"run{self.target}", f"{self.folder}/{self.target}")
         return Resolution("Resolved", f"champion is v{self.target}", version, SOURCE)
 
     def observed(self) -> Observed:
@@ -114,25 +125,11 @@ class World:
         return Observed(
             now=self.now,
             revisions=tuple(
-                self._revision(o) for (kind, _), o in self.objects.items() if kind == "ControllerRevision"
+                stored_revision(o) for (kind, _), o in self.objects.items() if kind == "ControllerRevision"
             ),
             objects=dict(self.objects),
             pods=tuple(self.pods),
             golden=self.golden,
-        )
-
-    @staticmethod
-    def _revision(live: Mapping[str, Any]) -> StoredRevision:
-        told = live["metadata"]["annotations"]
-        return StoredRevision(
-            name=live["metadata"]["name"],
-            number=live["revision"],
-            inputs=live["data"]["inputs"],
-            template=live["data"]["template"],
-            settings=live["data"]["settings"],
-            digest=told.get(labels.DIGEST),
-            outcome=told.get(labels.OUTCOME),
-            outcome_message=told.get(labels.OUTCOME_MESSAGE, ""),
         )
 
     def platform(self) -> Platform:
@@ -206,7 +203,7 @@ class World:
             return Pod(pod.name, pod.revision, ready=False, terminating=False, failure=failure)
         if age == 1:
             return pod
-        told = {"digest": digest_of(version), "input_example": True}
+        told = {"digest": self.digests.get(version) or digest_of(version), "input_example": True}
         if nature is Nature.BROKEN:
             failure = Failure("SmokeTestFailed", "NaN in row 0", Fault.MODEL)
             return Pod(pod.name, pod.revision, False, False, failure=failure, restarts=1, **told)  # type: ignore[arg-type]
@@ -240,6 +237,10 @@ class World:
         """The model version that the Service points at."""
         name = self.serving
         return self.objects[("ControllerRevision", name)]["data"]["inputs"]["version"] if name else None
+
+    def stored(self, revision: str | None) -> StoredRevision:
+        """Read a revision's ControllerRevision."""
+        return next(found for found in self.observed().revisions if found.name == revision)
 
     def ready(self, revision: str) -> int:
         """Count a revision's ready pods."""

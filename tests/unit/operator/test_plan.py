@@ -584,3 +584,55 @@ def test_an_operator_that_knows_more_restarts_nothing_that_an_older_one_stored()
     assert POLICY in world.objects
     assert world.pods == pods
     assert [revision.name for revision in world.observed().revisions] == [one.name for one in revisions]
+
+
+def test_a_newer_runtime_image_is_told_once_for_each() -> None:
+    world = World()
+    world.settle()
+    for number in ("1", "2"):
+        world.runtimes["mlserver"] = replace(RUNTIME, image=f"rollway/mlserver@sha256:{number * 64}")
+        world.settle()
+        assert world.status["stable"]["newerImage"].endswith(number * 64)
+    assert world.events.count("RuntimeOutdated") == 2
+    world.now += timedelta(days=1)
+    assert world.reconcile() == 0
+    world.target = "2"
+    world.settle()
+    assert "newerImage" not in world.status["stable"]
+    assert world.events.count("RuntimeOutdated") == 2
+
+
+def test_requirements_that_the_image_does_not_meet_are_told_while_it_is_so() -> None:
+    world = World()
+    world.settle()
+    told = "scikit-learn 1.5.2 installed, model wants ==1.4.0"
+    world.pods = [replace(pod, environment=told) for pod in world.pods]
+    world.reconcile()
+    mismatch = world.condition("EnvironmentMismatch")
+    assert mismatch
+    assert mismatch["status"] == "True"
+    assert mismatch["message"] == f"v1: {told}"
+    assert world.events[-1] == "EnvironmentMismatch"
+    assert world.status["phase"] == "Healthy"
+    assert world.reconcile() == 0
+    world.target = "2"
+    world.settle()
+    assert world.condition("EnvironmentMismatch") is None
+
+
+def test_history_tells_how_each_rollout_ended() -> None:
+    world = World(natures={"2": Nature.BROKEN, "3": Nature.UNFETCHABLE})
+    world.settle()
+    world.target = "2"
+    world.settle()
+    world.target = "3"
+    world.reconcile()
+    world.tick()
+    world.target = "1"
+    world.settle()
+    told = [(entry["version"], entry["outcome"], entry["reason"]) for entry in world.status["history"]]
+    assert told == [
+        ("1", "Promoted", "GatesPassed"),
+        ("2", "Aborted", "SmokeTestFailed"),
+        ("3", "Cancelled", "TargetMoved"),
+    ]

@@ -1,14 +1,19 @@
 """What must hold whatever happens, in whatever order: a state machine of registry, users, kubelet and kills."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rollway_testing.world import Nature, World
+from rollway_testing.world import RUNTIME, Nature, World
 
 VERSIONS = ("1", "2", "3", "4")
+VERBS = ("abort", "undo", "pause", "promote", "retry", "restart", "resume", "ack")
+JUNK = ("notjson", "[]", "x" * 200_000, "")
 
 
 class RolloutMachine(RuleBasedStateMachine):
@@ -22,7 +27,9 @@ class RolloutMachine(RuleBasedStateMachine):
         strategy: dict[str, Any] = {"strategy": {"recreate": {}}} if recreate else {}
         self.world.edit(predictor={"replicas": replicas}, progressDeadlineSeconds=20, **strategy)
         self.recreate = recreate
-        self.promoted: set[str] = set()
+        self.said = 0
+
+    # ------------------------------------------------------------------------------------------ what happens
 
     @rule(version=st.sampled_from(VERSIONS))
     def alias_moves(self, version: str) -> None:
@@ -36,9 +43,56 @@ class RolloutMachine(RuleBasedStateMachine):
     def spec_changes(self, replicas: int, timeout: str) -> None:
         self.world.edit(predictor={"replicas": replicas, "timeout": timeout})
 
+    @rule(paused=st.booleans())
+    def spec_is_paused_or_not(self, paused: bool) -> None:
+        self.world.edit(paused=paused)
+
+    @rule(policy=st.sampled_from(["Automatic", "Manual"]))
+    def update_policy_changes(self, policy: str) -> None:
+        self.world.edit(model={"name": "fraud", "alias": "champion", "updatePolicy": policy})
+
+    @rule(image=st.sampled_from(["0", "1"]))
+    def the_runtime_gets_an_image(self, image: str) -> None:
+        self.world.runtimes["mlserver"] = replace(RUNTIME, image=f"rollway/mlserver@sha256:{image * 64}")
+
+    @rule(verb=st.sampled_from(VERBS), choice=st.integers(0, 5))
+    def a_person_says(self, verb: str, choice: int) -> None:
+        status = self.world.status
+        names = [
+            status.get("stable", {}).get("revision"),
+            status.get("canary", {}).get("revision"),
+            status.get("model", {}).get("targetRevision"),
+            *sorted(revision.name for revision in self.world.observed().revisions),
+        ]
+        known = [name for name in names if name]
+        if known:
+            self.said += 1
+            self.world.say(verb, known[choice % len(known)], f"n{self.said}")
+
+    @rule(verb=st.sampled_from(VERBS), text=st.sampled_from(JUNK))
+    def annotations_are_poisoned(self, verb: str, text: str) -> None:
+        self.world.annotations[f"rollway.dev/{verb}"] = text
+
+    @rule(forgery=st.sampled_from(["all", "stable", "name", "digest"]))
+    def the_status_is_wiped_or_forged(self, forgery: str) -> None:
+        status = dict(self.world.status)
+        stable = status.pop("stable", None)
+        if stable and forgery == "name":
+            status["stable"] = {**stable, "revision": "fraud-00000000"}
+        if stable and forgery == "digest":
+            status["stable"] = {**stable, "digest": "sha256:" + "f" * 64}
+        self.world.status = {} if forgery == "all" else status
+        traffic = self.world.serving
+        self.pass_runs()
+        assert self.world.serving == traffic
+
     @rule()
     def pass_runs(self) -> None:
-        self.world.reconcile()
+        world, before = self.world, self.world.status
+        decided = world.plan()
+        world.reconcile()
+        if "StateRebuilt" not in [event.reason for event in decided.events]:
+            self.nothing_starts_that_should_not(before, decided.status)
 
     @rule(writes=st.integers(0, 6))
     def operator_is_killed(self, writes: int) -> None:
@@ -52,11 +106,54 @@ class RolloutMachine(RuleBasedStateMachine):
     def the_world_heals_and_comes_to_rest(self) -> None:
         world = self.world
         world.trouble, world.target = None, "1"
+        world.edit(paused=False, model={"name": "fraud", "alias": "champion"})
+        for _ in range(5):
+            world.settle()
+            # What a person closed only a person opens; what a person paused only a person resumes.
+            self.said += 1
+            model, stable = world.status["model"], world.status.get("stable", {}).get("revision")
+            world.say("resume", stable or model["targetRevision"], f"n{self.said}")
+            if "closed" in model:
+                world.say("retry", model["closed"]["revision"], f"n{self.said}")
+            elif world.served_version == "1":
+                break
         world.settle()
         assert world.served_version == "1"
         assert {pod.revision for pod in world.pods} == {world.serving}
         assert "canary" not in world.status
         assert world.condition("Ready")["status"] == "True"  # type: ignore[index]
+        assert world.condition("Paused") is None
+        world.now += timedelta(days=1)
+        assert world.reconcile() == 0
+
+    # --------------------------------------------------------------------------------------- what must hold
+
+    def nothing_starts_that_should_not(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Compare the status before and after a pass that was not interrupted."""
+        spec = self.world.spec
+        handled = {
+            verb
+            for verb, value in after.get("lastHandled", {}).items()
+            if before.get("lastHandled", {}).get(verb) != value
+        }
+        started = after.get("canary", {}).get("revision")
+        if started == before.get("canary", {}).get("revision"):
+            started = None
+        model, now = before.get("model", {}), after["model"]
+        closed = model.get("closed", {}).get("revision")
+        if started and started == closed and not handled & {"retry", "undo", "restart"}:
+            assert model["targetVersion"] != now["targetVersion"], "a closed target started again by itself"
+        held = spec.get("paused") or (after["pausedByVerb"] and before.get("pausedByVerb"))
+        if held and not (self.recreate and "canary" in before):
+            assert not started, "something started while paused"
+            assert before.get("stable", {}).get("revision") == after.get("stable", {}).get("revision")
+        manual = spec["model"].get("updatePolicy") == "Manual"
+        if started and manual and "stable" in before:
+            stored = {revision.name: revision for revision in self.world.observed().revisions}
+            another = stored[started].key != stored[before["stable"]["revision"]].key
+            let_go = model.get("approvedRevision") == started or handled & {"promote", "retry", "undo"}
+            undoing = started == now.get("closed", {}).get("instead")
+            assert not another or let_go or undoing, "a version started that waits for a person"
 
     @invariant()
     def traffic_is_never_newly_pointed_at_a_revision_without_ready_pods(self) -> None:
@@ -82,6 +179,11 @@ class RolloutMachine(RuleBasedStateMachine):
             if kind == "Deployment" and live["spec"]["replicas"] > 1:
                 assert self.world.objects[("ConfigMap", name)]["data"]["digest"]
 
+    @invariant()
+    def status_is_bounded(self) -> None:
+        if hasattr(self, "world"):
+            assert len(str(self.world.status)) < 20_000
 
-RolloutMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+RolloutMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestRollouts = RolloutMachine.TestCase

@@ -271,6 +271,11 @@ class Model(Value):
         default=None,
         description="The ModelRegistry that the model comes from; the one named default where it is absent. Immutable.",
     )
+    update_policy: Literal["Automatic", "Manual"] | None = Field(
+        default=None,
+        description="Automatic (the default): another version that the registry names is rolled out. Manual: it is "
+        "shown, and waits for the annotation rollway.dev/promote. Other changes are rolled out in either case.",
+    )
     digest: str | None = Field(
         default=None,
         max_length=71,
@@ -551,6 +556,10 @@ class ModelDeploymentSpec(Value):
         description="How long the pods of a revision may take to become ready before the rollout is called "
         "stalled; 600 by default.",
     )
+    paused: bool | None = Field(
+        default=None,
+        description="While true no new revision starts or takes over; what serves is kept as it should be.",
+    )
 
 
 class Condition(Value):
@@ -564,6 +573,34 @@ class Condition(Value):
     message: str = Field(max_length=32768, description="Why, in one sentence with its numbers.")
 
 
+class ClosedStatus(Value):
+    """A revision that is not tried again by itself."""
+
+    revision: str = Field(max_length=63, description="Name of the revision.")
+    version: str = Field(max_length=63, description="The model version it serves.")
+    reason: str = Field(
+        max_length=1024, description="Why, as one word; Aborted and Undone are a person's doing."
+    )
+    message: str = Field(max_length=1024, description="Why, in one sentence.")
+    since: datetime | None = Field(default=None, description="When it was closed.")
+    rejected: bool = Field(
+        description="Whether it is the model's own fault: then it stays closed when the registry names another "
+        "version and this one again."
+    )
+    instead: str | None = Field(
+        default=None, max_length=63, description="The revision that a person went back to (verb undo)."
+    )
+    under: str | None = Field(
+        default=None,
+        max_length=2048,
+        description="Version and download URI that the registry named then; "
+        "what is not rejected opens when it names something else.",
+    )
+    acknowledged: bool | None = Field(
+        default=None, description="Whether a person has seen it (verb ack): Stalled is no longer shown then."
+    )
+
+
 class TargetStatus(Value):
     """What the registry names, and the revision made for it."""
 
@@ -574,6 +611,19 @@ class TargetStatus(Value):
         default=None, description="The revision made for that version and this spec."
     )
     target_since: datetime | None = Field(default=None, description="When this revision became the target.")
+    closed: ClosedStatus | None = Field(
+        default=None, description="Why the target is not tried again by itself; absent while it may be."
+    )
+    approved_revision: str | None = Field(
+        default=None,
+        max_length=63,
+        description="The revision that a person let go on (verb promote) and that has not started yet.",
+    )
+    restart: str | None = Field(
+        default=None,
+        max_length=128,
+        description="The restart that was asked for and whose revision is not stored yet.",
+    )
 
 
 class RevisionStatus(Value):
@@ -588,6 +638,47 @@ class RevisionStatus(Value):
         default=None, description="SHA-256 over the artifacts that its pods were verified against."
     )
     ready_replicas: int = Field(default=0, ge=0, description="How many of its pods are ready.")
+    started_at: datetime | None = Field(
+        default=None, description="When its rollout began; only while it runs."
+    )
+    newer_image: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="The runtime's present image, where it is not the one that this revision runs: it comes with "
+        "the next revision, or with the verb restart.",
+    )
+
+
+class HistoryEntry(Value):
+    """How the rollout of one revision ended."""
+
+    revision: str = Field(max_length=63, description="Name of the revision.")
+    version: str = Field(max_length=63, description="The model version it serves.")
+    digest: str | None = Field(
+        default=None, max_length=71, description="SHA-256 over its artifacts, once known."
+    )
+    outcome: Literal["Promoted", "Aborted", "Cancelled"] = Field(
+        description="Promoted: it took over. Aborted: it failed, or a person ended it. "
+        "Cancelled: something else was wanted before it was done."
+    )
+    reason: str = Field(max_length=1024, description="Why, as one word.")
+    started_at: datetime | None = Field(default=None, description="When it began.")
+    finished_at: datetime = Field(description="When it ended.")
+
+
+class RejectedVersion(Value):
+    """A version that failed by the model's own fault."""
+
+    version: str = Field(max_length=63, description="The model version.")
+    uri: str = Field(
+        max_length=2048, description="Where its artifacts lie: a version of other artifacts is another one."
+    )
+    revision: str = Field(max_length=63, description="The revision that failed; the verb retry names it.")
+    digest: str | None = Field(
+        default=None, max_length=71, description="SHA-256 over its artifacts, once known."
+    )
+    reason: str = Field(max_length=1024, description="Why, as one word.")
+    time: datetime | None = Field(default=None, description="When it failed.")
 
 
 class Address(Value):
@@ -602,7 +693,7 @@ class ModelDeploymentStatus(Value):
     observed_generation: int | None = Field(
         default=None, description="The metadata.generation that this status speaks of."
     )
-    phase: Literal["Pending", "Progressing", "Healthy", "Degraded"] | None = Field(
+    phase: Literal["Pending", "Progressing", "Paused", "Healthy", "Degraded"] | None = Field(
         default=None, description="A summary of the conditions for people; programs read the conditions."
     )
     message: str | None = Field(default=None, description="What is going on, in one sentence.")
@@ -615,6 +706,29 @@ class ModelDeploymentStatus(Value):
     canary: RevisionStatus | None = Field(
         default=None, description="The revision on its way to replace stable, if any."
     )
+    history: tuple[HistoryEntry, ...] = Field(
+        default=(), max_length=10, description="How the last 10 rollouts ended, the newest last."
+    )
+    rejected: tuple[RejectedVersion, ...] = Field(
+        default=(),
+        max_length=20,
+        description="The versions rejected last, at most 20, the newest last: they are not tried again with this "
+        "spec, even when the registry names them again, until the verb retry.",
+    )
+    last_handled: Mapping[str, str] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="The last value of each verb that was handled, or its hash where it was malformed.",
+    )
+    paused_by_verb: bool | None = Field(
+        default=None, description="Whether the verb pause holds; resume ends it."
+    )
+    rebuilt: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="Why a person must look before anything goes on, after the status was lost and rebuilt; "
+        "resume ends it.",
+    )
     replicas: int | None = Field(default=None, description="Pods of stable.")
     ready_replicas: int | None = Field(default=None, description="Ready pods of stable.")
     selector: str | None = Field(
@@ -623,7 +737,8 @@ class ModelDeploymentStatus(Value):
     conditions: tuple[Condition, ...] = Field(
         default=(),
         max_length=20,
-        description="Ready, ModelResolved, ArtifactVerified, PredictorReady; Reconciling and Stalled while they hold.",
+        description="Ready, ModelResolved, ArtifactVerified, PredictorReady; Reconciling, Stalled, Paused and "
+        "EnvironmentMismatch only while they hold.",
     )
 
     def condition(self, type_: str) -> Condition | None:
