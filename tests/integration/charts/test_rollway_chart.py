@@ -102,6 +102,25 @@ def test_registry_secrets_may_only_be_got_by_name_in_the_namespace_of_the_releas
     assert with_secrets == [("rollway-system", rule)]
 
 
+def test_registry_ca_bundles_may_only_be_got_by_name_in_the_namespace_of_the_release(render: Render) -> None:
+    def of_config_maps(**values: object) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            (grant["in"], rule)
+            for grant in grants(render(rbac={"namespaces": ["team-a"]}, **values))
+            for rule in grant["rules"]
+            if rule["resources"] == ["configmaps"]
+        ]
+
+    rule = {
+        "apiGroups": [""],
+        "resources": ["configmaps"],
+        "resourceNames": ["mlflow-ca"],
+        "verbs": ["get"],
+    }
+    assert of_config_maps(registryCABundles=["mlflow-ca"]) == [("rollway-system", rule)]
+    assert of_config_maps() == []
+
+
 def test_the_operator_watches_the_namespaces_that_it_may_act_in(render: Render) -> None:
     assert environment(render())["ROLLWAY_WATCH_NAMESPACES"] == ""
     manifests = render(rbac={"namespaces": ["team-a", "team-b"]})
@@ -113,6 +132,21 @@ def test_settings_reach_the_operator_as_environment(render: Render) -> None:
     assert settings["ROLLWAY_LOG_LEVEL"] == "DEBUG"
     assert settings["ROLLWAY_RESYNC_SECONDS"] == "3600"
     assert settings["ROLLWAY_CLUSTER_DOMAIN"] == "corp.example"
+
+
+def test_what_the_administrator_permits_reaches_the_operator_as_lists(render: Render) -> None:
+    unset = environment(render())
+    for name in ("ROLLWAY_TOLERATION_KEYS", "ROLLWAY_PROMETHEUS_NAMESPACES", "ROLLWAY_GATEWAY_NAMESPACES"):
+        assert unset[name] == ""
+    settings = environment(
+        render(
+            modelTolerations=[{"key": "nvidia.com/gpu"}, {"key": "spot"}],
+            networkPolicy={"prometheusNamespaces": ["monitoring"], "gatewayNamespaces": ["traefik", "istio"]},
+        )
+    )
+    assert settings["ROLLWAY_TOLERATION_KEYS"] == "nvidia.com/gpu,spot"
+    assert settings["ROLLWAY_PROMETHEUS_NAMESPACES"] == "monitoring"
+    assert settings["ROLLWAY_GATEWAY_NAMESPACES"] == "traefik,istio"
 
 
 def test_the_operator_pod_satisfies_the_restricted_pod_security_standard(render: Render) -> None:
@@ -291,6 +325,19 @@ def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb:
             {"runtimes": {"mlserver": {"readinessPath": "v2/{model}"}}},
             "at '/runtimes/mlserver/readinessPath'",
         ),
+        (
+            {"runtimes": {"mlserver": {"limits": {"maxBody": 1}}}},
+            "at '/runtimes/mlserver/limits': additional properties 'maxBody' not allowed",
+        ),
+        ({"runtimes": {"mlserver": {"preStopSeconds": -1}}}, "at '/runtimes/mlserver/preStopSeconds'"),
+        (
+            {"runtimes": {"mlserver": {"imagePullSecrets": ["*"]}}},
+            "at '/runtimes/mlserver/imagePullSecrets/0'",
+        ),
+        ({"modelTolerations": ["spot"]}, "at '/modelTolerations/0': got string, want object"),
+        ({"modelTolerations": [{"key": "no key"}]}, "at '/modelTolerations/0/key'"),
+        ({"networkPolicy": {"gatewayNamespaces": "traefik"}}, "at '/networkPolicy/gatewayNamespaces'"),
+        ({"registryCABundles": ["*"]}, "at '/registryCABundles/0'"),
         ({"logLevel": "info"}, "value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
         ({"resyncSeconds": "20"}, "at '/resyncSeconds': got string, want integer"),
         ({"rbac": {"namespaces": "team-a"}}, "at '/rbac/namespaces': got string, want array"),
