@@ -54,6 +54,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "Service": _Kind("v1", "services"),
     "ConfigMap": _Kind("v1", "configmaps"),
     "NetworkPolicy": _Kind("networking.k8s.io/v1", "networkpolicies"),
+    "HorizontalPodAutoscaler": _Kind("autoscaling/v2", "horizontalpodautoscalers"),
     "Pod": _Kind("v1", "pods"),
     "Secret": _Kind("v1", "secrets"),
     "Namespace": _Kind("v1", "namespaces", namespaced=False),

@@ -59,8 +59,8 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
     """State the facts behind each condition."""
     deployment, resolution, observed = outlook.deployment, outlook.resolution, outlook.observed
     decision, roles, obstacle = outlook.decision, outlook.roles, outlook.obstacle
-    wanted = deployment.spec.predictor.replicas
     stable, candidate = roles.stable, roles.candidate
+    wanted = observed.count(stable.revision.name if stable else None, deployment.spec.predictor.replicas)
     ready = stable.ready if stable else 0
     pods = f"{ready} of {wanted} pods ready"
     serving = f"v{stable.revision.version}: {pods}" if stable else "no version serves yet"

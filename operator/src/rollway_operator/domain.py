@@ -9,7 +9,7 @@ A *revision* is everything that its pods see. *Stable* serves; the *candidate* (
 to replace it. Both are roles of revisions, never names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -263,8 +263,15 @@ class Observed:
     pods: tuple[Pod, ...] = ()
     refusals: Mapping[str, Failure] = field(default_factory=dict)
     """Why the cluster refuses to make a revision's pods (quota, admission), by revision."""
+    autoscaled: Set[str] = frozenset()
+    """The revisions whose Deployment is the target of an autoscaler."""
     golden: str | None = None
     """The text under golden.json in the ConfigMap that the smoke test names; None where there is none."""
+
+    def count(self, revision: str | None, asked: int) -> int:
+        """Say how many pods serve a revision if `asked` are asked for: an autoscaler that runs knows better."""
+        live = self.objects.get(("Deployment", revision or ""), {}).get("spec", {}).get("replicas", 0)
+        return live if live and revision in self.autoscaled else asked
 
     def of(self, revision: str) -> tuple[Pod, ...]:
         """Give the pods of one revision."""

@@ -8,7 +8,7 @@ import asyncio
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -56,7 +56,8 @@ async def observe(cluster: Cluster, deployment: Object) -> Observed:
         _list_all(cluster, CHILDREN, namespaces, selector),
         cluster.list("Pod", namespaces=namespaces, selector=selector),
     )
-    return observed(deployment, children, pods, now())
+    scaled = await _autoscaled(cluster, namespaces, children)
+    return observed(deployment, children, pods, now(), scaled)
 
 
 async def with_golden(cluster: Cluster, deployment: ModelDeployment, seen: Observed) -> Observed:
@@ -75,6 +76,7 @@ async def observe_all(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[
         _list_all(cluster, CHILDREN, places, selector),
         cluster.list("Pod", namespaces=places, selector=selector),
     )
+    scaled = await _autoscaled(cluster, places, children)
     moment = now()
     children_of: dict[str, list[Object]] = defaultdict(list)
     pods_of: dict[tuple[str, str], list[Object]] = defaultdict(list)
@@ -87,7 +89,7 @@ async def observe_all(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[
     def of(deployment: Object) -> Observed:
         metadata = deployment["metadata"]
         mine = children_of[metadata["uid"]], pods_of[metadata["namespace"], metadata["name"]]
-        return observed(deployment, *mine, moment)
+        return observed(deployment, *mine, moment, scaled)
 
     return of
 
@@ -101,8 +103,34 @@ async def _list_all(
     return [item for found in lists for item in found]
 
 
+Scaled = Set[tuple[str, str]]
+"""Namespace and name of Deployments."""
+
+
+async def _autoscaled(cluster: Cluster, namespaces: tuple[str, ...], children: Iterable[Object]) -> Scaled:
+    """Find the Deployments that an autoscaler targets; asked only where somebody else has set a count."""
+    if not any(_counted_by_another(child) for child in children):
+        return frozenset()
+    return frozenset(
+        (scaler["metadata"]["namespace"], scaler["spec"]["scaleTargetRef"]["name"])
+        for scaler in await cluster.list("HorizontalPodAutoscaler", namespaces=namespaces)
+        if scaler["spec"]["scaleTargetRef"]["kind"] == "Deployment"
+    )
+
+
+def _counted_by_another(child: Object) -> bool:
+    return child["kind"] == "Deployment" and any(
+        entry.get("subresource") == "scale" and entry.get("manager") != labels.FIELD_MANAGER
+        for entry in child["metadata"].get("managedFields", ())
+    )
+
+
 def observed(
-    deployment: Object, children: Iterable[Object], pods: Iterable[Object], moment: datetime
+    deployment: Object,
+    children: Iterable[Object],
+    pods: Iterable[Object],
+    moment: datetime,
+    scaled: Scaled = frozenset(),
 ) -> Observed:
     """Make the value of what was listed: only children under the ModelDeployment's control count."""
     own = {
@@ -121,6 +149,11 @@ def observed(
             for (kind, name), child in sorted(own.items())
             if kind == "Deployment" and (failure := refusal(child))
         },
+        autoscaled=frozenset(
+            name
+            for kind, name in own
+            if kind == "Deployment" and (deployment["metadata"]["namespace"], name) in scaled
+        ),
     )
 
 

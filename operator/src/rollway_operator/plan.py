@@ -341,7 +341,7 @@ def look(deployment: ModelDeployment, observed: Observed, course: Course) -> Sit
     named = {track.revision.name for track in (stable, candidate) if track}
     wanted, recreate = course.wanted, bool(spec.strategy and spec.strategy.recreate)
     return Situation(
-        replicas=spec.predictor.replicas,
+        replicas=observed.count(stable.revision.name if stable else None, spec.predictor.replicas),
         target=wanted,
         stable=stable,
         candidate=candidate,
