@@ -16,6 +16,7 @@ from rollway_operator.differs import differs, repair
 from rollway_operator.domain import Event, Object, Observed, Plan
 from rollway_operator.errors import (
     ConflictError,
+    EndingError,
     InvalidError,
     NameConflictError,
     RollwayError,
@@ -29,6 +30,9 @@ _NOTE_LENGTH: Final = 1024
 _SHOWN_LENGTH: Final = 200
 _GONE_AFTER: Final = timedelta(seconds=60)
 """How long the remains of an earlier object may take to vanish before their name counts as taken."""
+
+WRITE_REFUSED: Final = "WriteRefused"
+"""The reason of Stalled while the API server refuses, for good as it seems, to take a child."""
 
 Live = Mapping[tuple[str, str], Object]
 
@@ -56,7 +60,8 @@ async def apply(cluster: Cluster, plan: Plan, deployment: Object, observed: Obse
     """Write what the plan has and the cluster lacks, in the plan's order; an idle plan writes nothing."""
     namespace = deployment["metadata"]["namespace"]
     live = await _claim(cluster, plan, deployment, observed)
-    await apply_status(cluster, deployment, plan.status)
+    status = _with_refusal(plan.status, deployment)
+    await apply_status(cluster, deployment, status)
     counts = {scale.deployment: scale.replicas for scale in plan.scales}
     for desired in plan.objects:
         await _apply_object(cluster, desired, live.get(_ref(desired)), counts)
@@ -66,11 +71,25 @@ async def apply(cluster: Cluster, plan: Plan, deployment: Object, observed: Obse
     for ref in plan.prunes:
         if (child := observed.objects.get((ref.kind, ref.name))) is not None:
             await cluster.delete(ref.kind, ref.name, namespace, child["metadata"]["uid"])
+    if status is not plan.status:
+        await apply_status(cluster, deployment, plan.status)
     for order, event in enumerate(plan.events):
         await tell(cluster, deployment, event, observed.now + timedelta(microseconds=order))
     for kind, name in map(_ref, plan.objects):
         if "deletionTimestamp" in live.get((kind, name), {"metadata": {}})["metadata"]:
             raise VanishingError(f"{kind} {name} is being deleted; it is made again when it is gone")
+
+
+def _with_refusal(status: Mapping[str, Any], deployment: Object) -> Mapping[str, Any]:
+    """Go on saying that a write was refused, until all have been taken: else each pass would say both in turn."""
+    before = deployment.get("status", {})
+    for refusal in before.get("conditions", ()):
+        if refusal["type"] == "Stalled" and refusal["reason"] == WRITE_REFUSED:
+            others = [condition for condition in status["conditions"] if condition["type"] != "Stalled"]
+            kept = {**refusal, "observedGeneration": status["observedGeneration"]}
+            shown = {"phase": before["phase"], "message": before["message"]}
+            return {**status, **shown, "conditions": [*others, kept]}
+    return status
 
 
 async def apply_status(cluster: Cluster, deployment: Object, status: Mapping[str, Any]) -> bool:
@@ -129,6 +148,8 @@ async def tell(cluster: Cluster, deployment: Object, event: Event, now: datetime
                 "reportingInstance": socket.gethostname()[:128],
             }
         )
+    except EndingError as error:
+        _logger.debug("%s", error, extra=where)
     except RollwayError as error:
         _logger.warning("the event was not recorded: %s", error, extra=where)
 

@@ -16,6 +16,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from rollway_operator.errors import (
     ClusterError,
     ConflictError,
+    EndingError,
     ForbiddenError,
     InvalidError,
     NotLeaderError,
@@ -33,6 +34,10 @@ _PAGE: Final = "500"
 _CALLS_PER_SECOND: Final = 100.0
 _BURST: Final = 200.0
 _MESSAGE_LENGTH: Final = 500
+_ATTEMPTS: Final = 4
+_LONGEST_PAUSE: Final = 30.0
+_BUSY: Final = (429, 503)
+"""Answers of a server that has done nothing yet and may say when to ask again."""
 
 _APPLY: Final = "application/apply-patch+yaml"
 _YAML: Final = "application/yaml"
@@ -74,10 +79,19 @@ class Rate:
         self._burst = burst
         self._tokens = burst
         self._refilled = 0.0
+        self._paused_until = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Hold every call back for a while, and let no burst through afterwards."""
+        self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + seconds)
 
     async def turn(self) -> None:
         """Wait until one more call fits into the rate."""
-        now = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        while (rest := self._paused_until - loop.time()) > 0:
+            self._tokens, self._refilled = 0.0, self._paused_until
+            await asyncio.sleep(rest)
+        now = loop.time()
         self._tokens = min(self._burst, self._tokens + (now - self._refilled) * self._per_second)
         self._refilled = now
         self._tokens -= 1
@@ -206,8 +220,20 @@ class Cluster:
         body: Mapping[str, Any] | str | None = None,
         content_type: str = "application/json",
     ) -> tuple[int, Json]:
-        await self._rate.turn()
-        sending = self._send(method, path, query, body, content_type)
+        """Call, and call again where the server asks for it, or for credentials that it accepts."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            await self._rate.turn()
+            status, answer, pause = await self._once(method, path, query, body, content_type)
+            if status == 401 and attempt == 1:
+                await self._read_credentials()
+            elif pause is not None:
+                self._rate.pause(pause)
+            else:
+                break
+        return status, answer
+
+    async def _once(self, method: str, *call: Any) -> "_Answer":
+        sending = self._send(method, *call)
         if method == "GET":
             return await sending
         # A pass may be cut short between two writes, but none of them: who stops knows what came of all it sent.
@@ -225,7 +251,7 @@ class Cluster:
         query: Mapping[str, str] | None,
         body: Mapping[str, Any] | str | None,
         content_type: str,
-    ) -> tuple[int, Json]:
+    ) -> "_Answer":
         try:
             request = await self._client.param_serialize(
                 method,
@@ -243,13 +269,33 @@ class Cluster:
             raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
         if not isinstance(answer, dict):
             raise ClusterError(f"{method} {path}: the answer is not an object")
-        return response.status, answer
+        return response.status, answer, _pause(response)
+
+    async def _read_credentials(self) -> None:
+        """Read the token anew: it was replaced earlier than it had to be, or the one before was revoked."""
+        try:
+            fresh = await configuration()
+        except (ConfigException, OSError) as error:
+            raise ClusterError(f"the credentials were refused, and no others can be read: {error}") from error
+        known = self._client.configuration
+        known.api_key, known.refresh_api_key_hook = fresh.api_key, fresh.refresh_api_key_hook
 
     def _time_for_a_write(self) -> aiohttp.ClientTimeout:
         left = self._fence()
         if left <= 0:
             raise NotLeaderError("this replica does not hold the lease: nothing is written")
         return aiohttp.ClientTimeout(total=min(_SECONDS, left), connect=min(_SECONDS_TO_CONNECT, left))
+
+
+_Answer = tuple[int, Json, float | None]
+"""Status, body, and how long the server asks to be left alone."""
+
+
+def _pause(response: Any) -> float | None:
+    said = str(response.headers.get("Retry-After", ""))
+    if response.status not in _BUSY or not (said.isascii() and said.isdigit()):
+        return None
+    return min(float(said), _LONGEST_PAUSE)
 
 
 @asynccontextmanager
@@ -289,6 +335,9 @@ def _checked(status: int, answer: Json, doing: str) -> Json:
     if 200 <= status < 300:
         return answer
     message = f"{doing}: {status} {answer.get('reason', '')}: {answer.get('message', '')}"[:_MESSAGE_LENGTH]
+    causes = (answer.get("details") or {}).get("causes") or ()
+    if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        raise EndingError(message)
     raise {403: ForbiddenError, 409: ConflictError, 422: InvalidError}.get(status, ClusterError)(message)
 
 

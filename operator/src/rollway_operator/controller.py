@@ -20,6 +20,7 @@ from rollway_operator.domain import Key, Object, Observed
 from rollway_operator.errors import (
     ClusterError,
     ConflictError,
+    EndingError,
     ForbiddenError,
     NotLeaderError,
     TemporaryError,
@@ -148,6 +149,9 @@ class Controller:
             RECONCILES.labels("not_leader").inc()
             _logger.debug("%s", error, extra=where)
             raise
+        except EndingError as error:
+            _logger.debug("%s", error, extra=where)
+            delay = None
         except TemporaryError as error:
             RECONCILES.labels("error").inc()
             _logger.warning("%s", error, extra=where)

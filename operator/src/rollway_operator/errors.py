@@ -10,6 +10,7 @@ RollwayError
     ├── NotLeaderError        another replica may be writing now: this one does not
     └── ClusterError          the API server did not answer, or answered with an error
         ├── ForbiddenError    the operator may not do this
+        │   └── EndingError   nothing can be made any more in a namespace that is being deleted
         └── InvalidError      what was written would not be valid beside what is there
 """
 
@@ -52,6 +53,10 @@ class ClusterError(TemporaryError):
 
 class ForbiddenError(ClusterError):
     """The operator may not do this; its RBAC, a quota or the namespace's end forbids it."""
+
+
+class EndingError(ForbiddenError):
+    """The namespace is being deleted: what is in it goes, and nothing can be made in it any more."""
 
 
 class InvalidError(ClusterError):

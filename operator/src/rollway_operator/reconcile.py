@@ -7,10 +7,16 @@ from pydantic import ValidationError
 
 from rollway_operator import conditions
 from rollway_operator.api.v1alpha1 import ModelDeployment
-from rollway_operator.apply import apply, apply_status, gap, tell
+from rollway_operator.apply import WRITE_REFUSED, apply, apply_status, gap, tell
 from rollway_operator.cluster import Cluster
 from rollway_operator.domain import Event, Object, Observed, Platform, Resolution
-from rollway_operator.errors import NameConflictError
+from rollway_operator.errors import (
+    ClusterError,
+    EndingError,
+    ForbiddenError,
+    InvalidError,
+    NameConflictError,
+)
 from rollway_operator.observe import now, observe, with_golden
 from rollway_operator.plan import plan
 from rollway_operator.resolve import Resolver
@@ -40,7 +46,25 @@ async def reconcile(context: Context, body: Object) -> timedelta | None:
     except NameConflictError as error:
         await stall(context.cluster, body, "NameConflict", str(error))
         return None
+    except EndingError:
+        raise
+    except (ForbiddenError, InvalidError) as error:
+        # Tried again at each resync; until it succeeds apply keeps what is said here.
+        await stall(context.cluster, body, WRITE_REFUSED, f"{error}; {_remedy(error)}")
+        return None
     return decided.requeue_after
+
+
+def _remedy(error: ClusterError) -> str:
+    """Tell what to change so that a write which the API server refuses is taken."""
+    text = str(error)
+    if isinstance(error, InvalidError):
+        return "correct the field that it names, or delete the object if it can be made anew"
+    if "exceeded quota" in text:
+        return "raise the namespace's ResourceQuota, or ask for less"
+    if "cannot " in text and "in API group" in text:
+        return "grant it to the operator's service account, as the chart's roles do"
+    return "a policy of this cluster refuses it: change the policy, or what the ModelDeployment asks for"
 
 
 @dataclass(frozen=True)

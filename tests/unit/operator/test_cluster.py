@@ -3,9 +3,16 @@ import json
 from typing import Any
 
 import pytest
+from kubernetes.aio.client import Configuration
 
+from rollway_operator import cluster as module
 from rollway_operator.cluster import Cluster
-from rollway_operator.errors import NotLeaderError
+from rollway_operator.errors import (
+    ClusterError,
+    EndingError,
+    ForbiddenError,
+    NotLeaderError,
+)
 from rollway_testing.clock import without_waiting
 
 CONFIG_MAP = {
@@ -29,6 +36,7 @@ class Server:
     """Stands where the kubernetes package's client does; keeps what was sent, and answers when it is told to."""
 
     def __init__(self) -> None:
+        self.configuration = Configuration()
         self.sent: list[str] = []
         self.time_outs: list[float] = []
         self.answers: list[Answer] = []
@@ -109,3 +117,97 @@ async def test_a_pass_that_is_cut_short_within_a_write_still_hears_the_answer() 
     with pytest.raises(asyncio.CancelledError):
         await writing
     assert asyncio.get_running_loop().time() - began >= 5
+
+
+def refused(status: int, reason: str = "", **details: Any) -> Answer:
+    return Answer(
+        status, {"kind": "Status", "reason": reason, "message": "as the test wants it", "details": details}
+    )
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("write", [True, False])
+def test_a_busy_server_is_left_alone_for_as_long_as_it_says_and_asked_again(status: int, write: bool) -> None:
+    @without_waiting
+    async def story() -> None:
+        server = Server()
+        server.answers = [Answer(status, {}, {"Retry-After": "7"})] * 2
+        cluster, began = connected(server, 14.0), asyncio.get_running_loop().time()
+        await (cluster.create(CONFIG_MAP) if write else cluster.get("ConfigMap", "iris", "team-a"))
+        assert 14 <= asyncio.get_running_loop().time() - began < 15
+        assert len(server.sent) == 3
+
+    story()
+
+
+@without_waiting
+async def test_every_other_call_is_held_back_too() -> None:
+    server = Server()
+    server.answers = [Answer(429, {}, {"Retry-After": "7"})]
+    cluster, began = connected(server, 14.0), asyncio.get_running_loop().time()
+    first = asyncio.create_task(cluster.get("ConfigMap", "iris", "team-a"))
+    await asyncio.sleep(1)
+    await cluster.get("ConfigMap", "other", "team-a")
+    assert 7 <= asyncio.get_running_loop().time() - began < 8
+    await first
+
+
+@without_waiting
+async def test_the_lease_is_asked_again_after_the_pause() -> None:
+    server = Server()
+    server.answers = [Answer(429, {}, {"Retry-After": "7"})]
+    client: Any = server
+    ends = asyncio.get_running_loop().time() + 5
+    cluster = Cluster(client, lambda: ends - asyncio.get_running_loop().time())
+    with pytest.raises(NotLeaderError):
+        await cluster.create(CONFIG_MAP)
+    assert len(server.sent) == 1
+
+
+@without_waiting
+async def test_a_server_that_is_busy_for_ever_is_an_error_and_its_longest_pause_has_an_end() -> None:
+    server = Server()
+    server.answers = [Answer(503, {}, {"Retry-After": "99999"})] * 10
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(ClusterError):
+        await connected(server, 14.0).get("ConfigMap", "iris", "team-a")
+    assert asyncio.get_running_loop().time() - began < 120
+
+
+@pytest.mark.parametrize("said", ["", "soon", "-1", "1e9"])
+async def test_without_a_number_of_seconds_nobody_waits(said: str) -> None:
+    server = Server()
+    server.answers = [Answer(503, {}, {"Retry-After": said})]
+    with pytest.raises(ClusterError):
+        await connected(server, 14.0).get("ConfigMap", "iris", "team-a")
+    assert len(server.sent) == 1
+
+
+async def test_refused_credentials_are_read_anew_and_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+
+    async def rotated() -> Configuration:
+        return Configuration(api_key={"BearerToken": "bearer new"})
+
+    monkeypatch.setattr(module, "configuration", rotated)
+    server.answers = [refused(401)]
+    await connected(server, 14.0).create(CONFIG_MAP)
+    assert len(server.sent) == 2
+    assert server.configuration.api_key == {"BearerToken": "bearer new"}
+    server.answers = [refused(401), refused(401)]
+    with pytest.raises(ClusterError, match="401"):
+        await connected(server, 14.0).create(CONFIG_MAP)
+    assert len(server.sent) == 4
+
+
+async def test_what_ends_with_its_namespace_is_told_apart_from_what_is_forbidden() -> None:
+    server = Server()
+    server.answers = [
+        refused(403, "Forbidden", causes=[{"reason": "NamespaceTerminating"}]),
+        refused(403, "Forbidden"),
+    ]
+    with pytest.raises(EndingError):
+        await connected(server, 14.0).create(CONFIG_MAP)
+    with pytest.raises(ForbiddenError) as error:
+        await connected(server, 14.0).create(CONFIG_MAP)
+    assert not isinstance(error.value, EndingError)
