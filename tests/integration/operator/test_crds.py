@@ -31,6 +31,30 @@ def predictor(**fields: Any) -> dict[str, Any]:
     return SMALLEST | {"predictor": fields}
 
 
+def smoke_test(**fields: Any) -> dict[str, Any]:
+    return SMALLEST | {"preTraffic": {"smokeTest": fields}}
+
+
+def callers(*peers: dict[str, Any]) -> dict[str, Any]:
+    return SMALLEST | {"networkPolicy": {"from": list(peers)}}
+
+
+def block(cidr: str, *exceptions: str) -> dict[str, Any]:
+    return {"ipBlock": {"cidr": cidr} | ({"except": list(exceptions)} if exceptions else {})}
+
+
+def expression(operator: str, *values: str) -> dict[str, Any]:
+    said = {"key": "app", "operator": operator} | ({"values": list(values)} if values else {})
+    return {"podSelector": {"matchExpressions": [said]}}
+
+
+def entry(**fields: Any) -> dict[str, Any]:
+    return {"artifacts": [{"prefix": "s3://models/"} | fields]}
+
+
+ROLE = "arn:aws:iam::123456789012:role/teams/a/models-reader"
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -44,6 +68,33 @@ def predictor(**fields: Any) -> dict[str, Any]:
         SMALLEST | {"strategy": {"recreate": {}}},
         SMALLEST | {"preTraffic": {"smokeTest": {"source": "Disabled"}, "warmup": {"requests": 0}}},
         SMALLEST | {"revisionHistoryLimit": 0, "progressDeadlineSeconds": 60},
+        model(alias="champion", requireTags={"validation_status": "approved", "a" * 250: "b" * 500}),
+        predictor(
+            tolerations=[
+                {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+                {"key": "spot", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 0},
+                {"key": "spot", "operator": "Exists", "value": ""},
+            ]
+        ),
+        predictor(environmentPolicy="Enforce"),
+        smoke_test(
+            source="ConfigMap", configMapRef={"name": "golden"}, maxLatency="500ms", tolerance="0.001"
+        ),
+        smoke_test(maxLatency="1s", tolerance="0"),
+        SMALLEST | {"networkPolicy": {}},
+        SMALLEST | {"networkPolicy": {"enabled": False}},
+        callers({"podSelector": {}}, {"namespaceSelector": {}}, {"podSelector": {}, "namespaceSelector": {}}),
+        callers(
+            block("0.0.0.0/0"),
+            block("10.0.0.0/8", "10.1.0.0/16", "10.2.0.1/32"),
+            block("fd00::/8", "fd00:1::/32"),
+        ),
+        callers(
+            expression("In", "a", "b"),
+            expression("NotIn", "a"),
+            expression("Exists"),
+            expression("DoesNotExist"),
+        ),
     ],
 )
 def test_what_makes_sense_is_accepted(api: Kubernetes, namespace: str, spec: dict[str, Any]) -> None:
@@ -86,6 +137,59 @@ def test_what_makes_sense_is_accepted(api: Kubernetes, namespace: str, spec: dic
         (SMALLEST | {"preTraffic": {"smokeTest": {"source": "Golden"}}}, "spec.preTraffic.smokeTest.source"),
         (SMALLEST | {"progressDeadlineSeconds": 0}, "spec.progressDeadlineSeconds"),
         (SMALLEST | {"revisionHistoryLimit": -1}, "spec.revisionHistoryLimit"),
+        (
+            model(alias="a", requireTags={"validation_status": True}),
+            "spec.model.requireTags.validation_status",
+        ),
+        (model(alias="a", requireTags={str(n): "" for n in range(11)}), "spec.model.requireTags: Too many"),
+        (model(alias="a", requireTags={"": "x"}), "a tag has 1 to 250 characters"),
+        (model(alias="a", requireTags={"a" * 251: "x"}), "a tag has 1 to 250 characters"),
+        (
+            predictor(tolerations=[{"operator": "Exists"}]),
+            "spec.predictor.tolerations[0].key: Required value",
+        ),
+        (predictor(tolerations=[{"key": ""}]), "spec.predictor.tolerations[0].key"),
+        (predictor(tolerations=[{"key": "no key"}]), "spec.predictor.tolerations[0].key"),
+        (predictor(tolerations=[{"key": "a", "operator": "Gt"}]), 'supported values: "Exists", "Equal"'),
+        (
+            predictor(tolerations=[{"key": "a", "operator": "Exists", "value": "b"}]),
+            "set no value with the operator Exists",
+        ),
+        (
+            predictor(tolerations=[{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 5}]),
+            "set tolerationSeconds only with the effect NoExecute",
+        ),
+        (predictor(tolerations=[{"key": "a", "effect": "Never"}]), "spec.predictor.tolerations[0].effect"),
+        (predictor(environmentPolicy="Strict"), 'supported values: "Ignore", "Warn", "Enforce"'),
+        (smoke_test(source="ConfigMap"), "set configMapRef exactly with source ConfigMap"),
+        (smoke_test(configMapRef={"name": "golden"}), "set configMapRef exactly with source ConfigMap"),
+        (
+            smoke_test(source="InputExample", configMapRef={"name": "golden"}),
+            "set configMapRef exactly with source ConfigMap",
+        ),
+        (smoke_test(source="ConfigMap", configMapRef={"name": "Golden"}), "configMapRef.name"),
+        (smoke_test(maxLatency="fast"), "must be a whole number above 0 with its unit"),
+        (smoke_test(tolerance="-1"), 'must be a decimal number in a string, such as "0.001"'),
+        (smoke_test(tolerance="1e-6"), 'must be a decimal number in a string, such as "0.001"'),
+        (smoke_test(tolerance=0.1), "spec.preTraffic.smokeTest.tolerance"),
+        (callers(), "spec.networkPolicy.from"),
+        (callers({}), "set ipBlock alone, or podSelector, namespaceSelector or both"),
+        (
+            callers(block("10.0.0.0/8") | {"podSelector": {}}),
+            "set ipBlock alone, or podSelector, namespaceSelector or both",
+        ),
+        (callers(block("10.0.0.0")), "must be a range of addresses, such as 10.0.0.0/8"),
+        (callers(block("169.254.169.254/32")), "holds the metadata of cloud machines"),
+        (callers(block("169.254.0.0/16")), "holds the metadata of cloud machines"),
+        (callers(block("10.0.0.0/8", "11.0.0.0/16")), "must lie inside cidr and be smaller"),
+        (callers(block("10.0.0.0/8", "10.0.0.0/8")), "must lie inside cidr and be smaller"),
+        (callers(block("10.0.0.0/8", "here")), "must lie inside cidr and be smaller"),
+        (callers(block("10.0.0.0/8", "fd00::/64")), "must lie inside cidr and be smaller"),
+        (callers(expression("In")), "set values exactly with the operators In and NotIn"),
+        (callers(expression("Exists", "a")), "set values exactly with the operators In and NotIn"),
+        (callers({"podSelector": {"matchLabels": {"app": "not a value"}}}), "podSelector.matchLabels.app"),
+        (SMALLEST | {"networkPolicy": {"enabled": "yes"}}, "spec.networkPolicy.enabled"),
+        (SMALLEST | {"networkPolicy": {"egress": []}}, "unknown field"),
         (SMALLEST | {"replicas": 2}, "unknown field"),
         (SMALLEST | {"strategy": {"canary": {}}}, "unknown field"),
     ],
@@ -149,12 +253,42 @@ def test_what_may_change_is_accepted(api: Kubernetes, namespace: str, changed: d
             "set selector exactly when from is Selector",
         ),
         ({"roleARN": "arn:aws:iam::1:role/x"}, "field not declared in schema"),
+        (
+            entry(roleARN=ROLE, credentialsSecretName="a"),
+            "set at most one of roleARN and credentialsSecretName",
+        ),
+        (entry(roleARN="models-reader"), "must be a role's ARN, such as arn:aws:iam::123456789012:role/"),
+        (entry(roleARN=""), "must be a role's ARN"),
+        (entry(prefix="mlflow-artifacts:/", roleARN=ROLE), "roleARN is for prefixes of s3:// alone"),
+        (entry(stsEndpoint="https://sts"), "set stsEndpoint only with roleARN"),
+        (entry(roleARN=ROLE, stsEndpoint="sts"), "must be http:// or https:// with host and port alone"),
+        (entry(caBundleRef={}), "caBundleRef.name"),
+        (entry(egress=[{"ports": [{"port": 0}]}]), "egress[0].ports[0].port"),
+        (entry(egress=[{"ports": [{"port": 9, "endPort": 8}]}]), "endPort must be at least port"),
+        (entry(egress=[{"ports": [{"port": "http"}]}]), "egress[0].ports[0].port"),
+        (entry(egress=[{"to": [block("169.254.169.254/32")]}]), "holds the metadata of cloud machines"),
+        (entry(egress=[{"to": [{}]}]), "set ipBlock alone, or podSelector, namespaceSelector or both"),
+        ({"mlflow": {"trackingURI": "https://mlflow", "caBundleRef": {"name": "CA"}}}, "caBundleRef.name"),
     ],
 )
 def test_a_registry_that_makes_no_sense_is_refused(api: Kubernetes, spec: dict[str, Any], why: str) -> None:
     with pytest.raises(ApiError) as refused:
         api.apply(registry(**spec), dry_run=True)
     assert why in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        entry(roleARN=ROLE),
+        entry(roleARN="arn:aws-us-gov:iam::123456789012:role/r", stsEndpoint="https://sts.internal:8443"),
+        entry(caBundleRef={"name": "store-ca"}, egress=[]),
+        entry(egress=[{}, {"to": [block("0.0.0.0/0")], "ports": [{"port": 443}, {"port": 1, "endPort": 2}]}]),
+        {"mlflow": {"trackingURI": "https://mlflow", "caBundleRef": {"name": "mlflow-ca"}}},
+    ],
+)
+def test_a_registry_that_makes_sense_is_accepted(api: Kubernetes, spec: dict[str, Any]) -> None:
+    api.apply(registry(**spec), dry_run=True)
 
 
 def test_the_count_is_scaled_through_its_own_subresource(api: Kubernetes, namespace: str) -> None:

@@ -22,6 +22,7 @@ _KINDS: Final = {
     "StatefulSet": "apps/v1/statefulsets",
     "Service": "v1/services",
     "ConfigMap": "v1/configmaps",
+    "NetworkPolicy": "networking.k8s.io/v1/networkpolicies",
     "Secret": "v1/secrets",
     "Pod": "v1/pods",
     "Event": "v1/events",

@@ -42,7 +42,7 @@ _SECONDS_TO_ROUTE: Final = 10.0
 _SECONDS_TO_SAY: Final = 60.0
 _SECONDS_TO_HEAL: Final = 30.0
 _SECONDS_TO_DRAIN: Final = 60.0
-_CHILDREN: Final = ("ControllerRevision", "ConfigMap", "Deployment", "Service", "Pod")
+_CHILDREN: Final = ("ControllerRevision", "ConfigMap", "Deployment", "Service", "NetworkPolicy", "Pod")
 
 Maker = Callable[[Path], Artifact]
 

@@ -44,6 +44,9 @@ class RegisteredModel:
     def point(self, version: str, alias: str = "champion") -> None:
         self._post("registered-models/alias", name=self.name, alias=alias, version=version)
 
+    def tag(self, version: str, key: str, value: str) -> None:
+        self._post("model-versions/set-tag", name=self.name, version=version, key=key, value=value)
+
     def _post(self, path: str, **body: str) -> dict[str, Any]:
         said = httpx.post(f"{self._uri}/{path}", json=body, trust_env=False, timeout=30)
         answer: dict[str, Any] = said.raise_for_status().json()
