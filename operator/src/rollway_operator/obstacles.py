@@ -13,11 +13,6 @@ from rollway_operator.domain import Failure, Fault, Observed, Platform
 
 LARGEST_GOLDEN: Final = 256 * 1024
 
-REASONS: Final = frozenset(
-    {"RuntimeNotFound", "TolerationNotPermitted", "SpecInvalid", "GoldenNotFound", "GoldenInvalid"}
-)
-"""Reasons that close no revision: without the obstacle it goes by itself."""
-
 _LABEL_KEY: Final = re.compile(
     r"(?:(?=.{1,253}/)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
     r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
