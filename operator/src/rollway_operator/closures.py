@@ -72,15 +72,13 @@ def closed(
     now: datetime,
     *,
     target: StoredRevision | None,
-    stable: StoredRevision | None,
     instead: str | None = None,
 ) -> StoredRevision:
-    """Close a revision; a model's fault rejects its version, unless that is the one that serves."""
+    """Close a revision; a model's fault rejects its version, too."""
     fault = replace(revision, outcome=reason)
-    rejects = not fault.closed_by_person and reason not in _NOT_REJECTING
     closing = Closing(
         since=now.replace(microsecond=0),
-        rejected=rejects and not (stable and stable.key == revision.key),
+        rejected=not fault.closed_by_person and reason not in _NOT_REJECTING,
         instead=instead,
         under=(target or revision).key,
     )

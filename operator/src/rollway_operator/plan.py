@@ -10,7 +10,7 @@ roles       who is stable and who is candidate from now on
 plan        status first; then ControllerRevision, ConfigMap, Services, Deployments; counts; prunes; events
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -91,14 +91,15 @@ def plan(
     )
     status = describe(outlook, situation, platform)
     pruned = expired(outlook)
+    remembered = {revision.name for revision in closures.kept_rejected(fates)}
     return Plan(
         status=status,
         objects=(
             *desired_policies(deployment, roles, platform),
-            *desired_objects(deployment, observed, roles, pruned),
+            *desired_objects(deployment, observed, roles, pruned, remembered),
         ),
         scales=desired_scales(deployment, observed, roles, counts),
-        prunes=prunes(observed, pruned) + unwanted_policies(deployment, observed),
+        prunes=prunes(observed, pruned, remembered) + unwanted_policies(deployment, observed),
         events=(*events, *heard, *transitions(outlook, status)),
         requeue_after=requeue_after(outlook, status),
     )
@@ -400,7 +401,6 @@ def assign(
                 decision.message,
                 observed.now,
                 target=course.target,
-                stable=stable.revision if stable else None,
             )
         candidate = None
     elif decision.action is Action.CANCEL:
@@ -442,14 +442,16 @@ def expired(outlook: Outlook) -> tuple[StoredRevision, ...]:
     return tuple(revision for revision in newest_first[keep:] if revision.name not in kept)
 
 
-def prunes(observed: Observed, pruned: tuple[StoredRevision, ...]) -> tuple[Ref, ...]:
-    """Name what goes with the revisions that nobody needs; a rejected one's ControllerRevision stays, to say so."""
+def prunes(
+    observed: Observed, pruned: tuple[StoredRevision, ...], remembered: Collection[str]
+) -> tuple[Ref, ...]:
+    """Name what goes with the revisions that nobody needs; of those remembered the ControllerRevision stays."""
     return tuple(
         Ref(kind, revision.name)
         for revision in pruned
         for kind in ("Deployment", "Service", "ConfigMap", "ControllerRevision")
         if (kind, revision.name) in observed.objects
-        and not (kind == "ControllerRevision" and revision.rejected)
+        and not (kind == "ControllerRevision" and revision.name in remembered)
     )
 
 
@@ -466,7 +468,11 @@ def live_replicas(observed: Observed) -> dict[str, int]:
 
 
 def desired_objects(
-    deployment: ModelDeployment, observed: Observed, roles: Roles, pruned: tuple[StoredRevision, ...]
+    deployment: ModelDeployment,
+    observed: Observed,
+    roles: Roles,
+    pruned: tuple[StoredRevision, ...],
+    remembered: Collection[str],
 ) -> tuple[Object, ...]:
     """List the children in the order in which they are written: what is referred to before what refers to it."""
     objects: list[Object] = []
@@ -480,7 +486,7 @@ def desired_objects(
             manifests.workload(deployment, revision, role),
         ]
     for revision in roles.others:
-        if revision in pruned and not revision.rejected:
+        if revision in pruned and revision.name not in remembered:
             continue
         objects.append(manifests.controller_revision(deployment, revision))
         if revision in pruned:

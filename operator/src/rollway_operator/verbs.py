@@ -167,7 +167,6 @@ def _closed(scene: Scene, revision: str, reason: str, instead: str | None = None
         f"v{left.version} {words} by a person",
         scene.now,
         target=scene.target,
-        stable=fates.get(scene.stable or ""),
         instead=instead,
     )
     return replace(scene.standing, fates={**fates, revision: after}, restart=None)

@@ -48,6 +48,38 @@ def test_a_models_fault_rejects_its_version() -> None:
     assert rejected["revision"] == world.status["model"]["targetRevision"] == closed(world)["revision"]
 
 
+def test_killed_before_the_annotation_it_is_closed_all_the_same() -> None:
+    world = World(natures={"2": Nature.BROKEN})
+    world.settle()
+    world.target = "2"
+    while "closed" not in world.plan().status["model"]:
+        world.reconcile()
+        world.tick()
+    world.reconcile(writes=1)
+    revision = world.status["model"]["targetRevision"]
+    assert world.stored(revision).outcome is None
+    world.natures["2"] = Nature.GOOD
+    before = started(world)
+    world.settle()
+    assert started(world) == before
+    assert world.stored(revision).rejected
+
+
+@pytest.mark.parametrize("verb", ["abort", "undo"])
+def test_killed_before_the_annotation_a_person_s_word_holds(verb: str) -> None:
+    world = World(natures={"3": Nature.UNFETCHABLE})
+    moved(world, "1", "2")
+    first = min(world.observed().revisions, key=lambda revision: revision.number).name
+    if verb == "abort":
+        world.target = "3"
+        world.reconcile()
+    world.say(verb, world.status["canary"]["revision"] if verb == "abort" else first)
+    world.reconcile(writes=1)
+    world.natures.clear()
+    world.settle()
+    assert world.served_version == ("2" if verb == "abort" else "1")
+
+
 def test_a_rejected_version_stays_closed_when_the_target_moves_away_and_back() -> None:
     world = serving_1_after_2_failed()
     world.natures["2"] = Nature.GOOD
@@ -139,6 +171,7 @@ def test_no_more_than_twenty_are_listed() -> None:
     world.settle()
     moved(world, *versions)
     assert [entry["version"] for entry in world.status["rejected"]] == versions[-20:]
+    assert len(world.observed().revisions) == 21
 
 
 # ----------------------------------------------------------------------------------------- by a person

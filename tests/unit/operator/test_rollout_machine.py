@@ -20,14 +20,20 @@ class RolloutMachine(RuleBasedStateMachine):
     """Drives a World; version 1 is good, so that something can serve."""
 
     @initialize(
-        natures=st.tuples(*[st.sampled_from(Nature)] * 3), replicas=st.integers(1, 3), recreate=st.booleans()
+        natures=st.tuples(*[st.sampled_from(Nature)] * 3),
+        replicas=st.integers(1, 3),
+        recreate=st.booleans(),
+        served=st.lists(st.sampled_from(VERSIONS), max_size=3),
     )
-    def begin(self, natures: tuple[Nature, ...], replicas: int, recreate: bool) -> None:
+    def begin(self, natures: tuple[Nature, ...], replicas: int, recreate: bool, served: list[str]) -> None:
         self.world = World(natures=dict(zip(VERSIONS, (Nature.GOOD, *natures), strict=True)))
         strategy: dict[str, Any] = {"strategy": {"recreate": {}}} if recreate else {}
         self.world.edit(predictor={"replicas": replicas}, progressDeadlineSeconds=20, **strategy)
         self.recreate = recreate
         self.said = 0
+        for version in served:
+            self.world.target = version
+            self.world.settle()
 
     # ------------------------------------------------------------------------------------------ what happens
 
@@ -81,6 +87,8 @@ class RolloutMachine(RuleBasedStateMachine):
             status["stable"] = {**stable, "revision": "fraud-00000000"}
         if stable and forgery == "digest":
             status["stable"] = {**stable, "digest": "sha256:" + "f" * 64}
+        if not stable and forgery != "all":
+            return
         self.world.status = {} if forgery == "all" else status
         traffic = self.world.serving
         self.pass_runs()
@@ -93,6 +101,14 @@ class RolloutMachine(RuleBasedStateMachine):
         world.reconcile()
         if "StateRebuilt" not in [event.reason for event in decided.events]:
             self.nothing_starts_that_should_not(before, decided.status)
+
+    @rule(seconds=st.integers(1, 12))
+    def a_while_goes_by(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.pass_runs()
+            self.world.tick()
+            self.only_good_versions_are_ever_served()
+            self.what_serves_keeps_its_pods()
 
     @rule(writes=st.integers(0, 6))
     def operator_is_killed(self, writes: int) -> None:
