@@ -157,11 +157,10 @@ class Cluster:
         """Create an object; None when one of that name exists already."""
         kind, metadata = manifest["kind"], manifest["metadata"]
         path = _path(kind, metadata.get("namespace"))
-        WRITES.labels(kind).inc()
         # Given YAML the server writes a ControllerRevision's data anew, as it does when one is applied. Given JSON it
         # keeps the very bytes, and to apply the same data then counts as a change of what may not change.
         text = json.dumps(manifest)
-        status, answer = await self._call("POST", path, {"fieldManager": FIELD_MANAGER}, text, _YAML)
+        status, answer = await self._write(kind, "POST", path, {"fieldManager": FIELD_MANAGER}, text, _YAML)
         if status == 409 and answer.get("reason") == "AlreadyExists":
             return None
         return _checked(status, answer, f"create {_named(manifest)}")
@@ -169,10 +168,8 @@ class Cluster:
     async def replace(self, manifest: Mapping[str, Any]) -> Json:
         """Write a whole object over the version that it names; any other there is a ConflictError."""
         query = {"fieldManager": FIELD_MANAGER}
-        WRITES.labels(manifest["kind"]).inc()
-        return _checked(
-            *await self._call("PUT", _path_of(manifest), query, manifest), f"put {_named(manifest)}"
-        )
+        answer = await self._write(manifest["kind"], "PUT", _path_of(manifest), query, manifest)
+        return _checked(*answer, f"put {_named(manifest)}")
 
     async def apply(self, manifest: Mapping[str, Any]) -> Json:
         """Apply an object that is ours on the server's side; who else wrote a field that we desire loses it."""
@@ -184,33 +181,34 @@ class Cluster:
 
     async def _apply(self, manifest: Mapping[str, Any], path: str) -> Json:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        WRITES.labels(manifest["kind"]).inc()
-        return _checked(
-            *await self._call("PATCH", path, query, manifest, _APPLY), f"apply {_named(manifest)}"
-        )
+        answer = await self._write(manifest["kind"], "PATCH", path, query, manifest, _APPLY)
+        return _checked(*answer, f"apply {_named(manifest)}")
 
     async def merge(self, manifest: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
         """Change one object by a JSON merge patch."""
         query = {"fieldManager": FIELD_MANAGER}
-        WRITES.labels(manifest["kind"]).inc()
-        status, answer = await self._call("PATCH", _path_of(manifest), query, patch, _MERGE)
-        return _checked(status, answer, f"patch {_named(manifest)}")
+        answer = await self._write(manifest["kind"], "PATCH", _path_of(manifest), query, patch, _MERGE)
+        return _checked(*answer, f"patch {_named(manifest)}")
 
     async def scale(self, namespace: str, deployment: str, replicas: int) -> None:
         """Set the replica count of a Deployment."""
         path = f"{_path('Deployment', namespace, deployment)}/scale"
         patch = {"spec": {"replicas": replicas}}
-        WRITES.labels("Scale").inc()
-        answer = await self._call("PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE)
+        answer = await self._write("Scale", "PATCH", path, {"fieldManager": FIELD_MANAGER}, patch, _MERGE)
         _checked(*answer, f"scale Deployment {deployment}")
 
     async def delete(self, kind: str, name: str, namespace: str, uid: str) -> None:
         """Delete the object that has this uid, and what it owns, in the background; gone already is fine."""
         options = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
-        WRITES.labels(kind).inc()
-        status, answer = await self._call("DELETE", _path(kind, namespace, name), body=options)
+        status, answer = await self._write(kind, "DELETE", _path(kind, namespace, name), None, options)
         if status != 404:
             _checked(status, answer, f"delete {kind} {name}")
+
+    async def _write(self, kind: str, *call: Any) -> tuple[int, Json]:
+        """Make a call that changes something, and count it once the server has answered."""
+        answer = await self._call(*call)
+        WRITES.labels(kind).inc()
+        return answer
 
     async def _call(
         self,

@@ -27,6 +27,8 @@ _KINDS: Final = {
     "Pod": "v1/pods",
     "Event": "v1/events",
     "Namespace": "v1/namespaces",
+    "Lease": "coordination.k8s.io/v1/leases",
+    "ResourceQuota": "v1/resourcequotas",
 }
 _APPLY: Final = "application/apply-patch+yaml"
 _MERGE: Final = "application/merge-patch+json"

@@ -84,6 +84,12 @@ class OperatorProcess(Server):
             "ROLLWAY_LOG_LEVEL": "DEBUG",
         }
 
+    @property
+    def pid(self) -> int:
+        """The process that runs, or ran last."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """End the process as a power cut would."""
         assert self._process is not None
