@@ -397,7 +397,8 @@ class Candidate:
     name: str
     claim: Claim
     skew: timedelta
-    outbox: list[tuple[dict[str, Any], float]] = field(default_factory=list)
+    outbox: list[tuple[dict[str, Any], float, bool]] = field(default_factory=list)
+    """What is on the way, when it was sent, and whether anybody waits for the answer."""
     inbox: list[tuple[dict[str, Any], float]] = field(default_factory=list)
 
 
@@ -442,14 +443,14 @@ class TwoHolders(RuleBasedStateMachine):
 
     def _sends(self, who: int) -> bool:
         one = self.candidates[who]
-        one.inbox.clear()
+        self._give_up(one)
         if not one.claim.writable_for(self.now):
             one.claim.drop()
         if not one.claim.is_ours:
             one.claim.see(copy.deepcopy(self.store.found), self.now)
         if not one.claim.may_take(self.now):
             return False
-        one.outbox.append((one.claim.record(self.stamp(one)), self.now))
+        one.outbox.append((one.claim.record(self.stamp(one)), self.now, True))
         return True
 
     @rule(who=who)
@@ -461,9 +462,9 @@ class TwoHolders(RuleBasedStateMachine):
         one = self.candidates[who]
         if not one.outbox:
             return
-        record, sent = one.outbox.pop(0 if first else -1)
+        record, sent, awaited = one.outbox.pop(0 if first else -1)
         made = self.store.commit(record)
-        if answered and made is not None:
+        if answered and awaited and made is not None:
             one.inbox.append((made, sent))
 
     @rule(who=who)
@@ -476,7 +477,8 @@ class TwoHolders(RuleBasedStateMachine):
     @rule(who=who)
     def killed_and_started_again(self, who: int) -> None:
         one = self.candidates[who]
-        one.claim, one.inbox = Claim("lease", "rollway", one.name), []
+        one.claim = Claim("lease", "rollway", one.name)
+        self._give_up(one)
 
     @rule(who=who)
     def stopped_cleanly(self, who: int) -> None:
@@ -484,9 +486,15 @@ class TwoHolders(RuleBasedStateMachine):
         if one.claim.writable_for(self.now):
             one.claim.close()
             del self.until[one.name]
-            one.outbox.append((one.claim.free_record(self.stamp(one)), self.now))
+            self._give_up(one)
+            one.outbox.append((one.claim.free_record(self.stamp(one)), self.now, False))
             one.claim.drop()
-            one.inbox.clear()
+
+    @staticmethod
+    def _give_up(one: Candidate) -> None:
+        """What is on the way may still arrive, but nobody waits for an answer any more."""
+        one.inbox.clear()
+        one.outbox = [(record, sent, False) for record, sent, _ in one.outbox]
 
     @invariant()
     def nobody_writes_while_another_s_write_may_be_under_way(self) -> None:
