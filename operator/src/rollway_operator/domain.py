@@ -384,5 +384,7 @@ class Plan:
     scales: tuple[Scale, ...] = ()
     prunes: tuple[Ref, ...] = ()
     events: tuple[Event, ...] = ()
+    under_way: bool = False
+    """Whether pods are waited for; otherwise only the registry, an event or a resync can have news."""
     requeue_after: timedelta | None = None
     """When to look again; None leaves it to the resync."""

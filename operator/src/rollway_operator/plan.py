@@ -101,7 +101,8 @@ def plan(
         scales=desired_scales(deployment, observed, roles, counts),
         prunes=prunes(observed, pruned, remembered) + unwanted_policies(deployment, observed),
         events=(*events, *heard, *transitions(outlook, status)),
-        requeue_after=requeue_after(outlook, status),
+        under_way=(waits := under_way(outlook, status)),
+        requeue_after=requeue_after(outlook, waits=waits),
     )
 
 
@@ -697,17 +698,21 @@ WORTH_AN_EVENT = (
 """Conditions whose turn to this status is told in an Event."""
 
 
-def requeue_after(outlook: Outlook, status: Mapping[str, Any]) -> timedelta:
-    """Look again every 1 to 5 s while something is under way; at rest when the registry is due."""
-    due = outlook.resolution.poll_in
+def under_way(outlook: Outlook, status: Mapping[str, Any]) -> bool:
+    """Tell whether pods come or go."""
     live = live_replicas(outlook.observed)
-    under_way = (
+    return (
         any(condition["type"] == "Reconciling" for condition in status["conditions"])
         or outlook.decision.action is Action.PROMOTE
         or outlook.decision.reason == rebuild.STATE_REBUILT
         or any(live.get(revision.name) for revision in outlook.roles.others)
     )
-    if not under_way or outlook.target is None:
+
+
+def requeue_after(outlook: Outlook, *, waits: bool) -> timedelta:
+    """Look again every 1 to 5 s while something is under way; at rest when the registry is due."""
+    due = outlook.resolution.poll_in
+    if not waits or outlook.target is None:
         return due
     waited = (outlook.observed.now - outlook.since) / 10
     return min(max(waited, timedelta(seconds=1)), timedelta(seconds=5), max(due, timedelta(seconds=1)))

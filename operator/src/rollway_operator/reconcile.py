@@ -75,7 +75,6 @@ class Look:
     resolution: Resolution
     come_back: timedelta | None
     under_way: bool
-    """Pods are waited for; otherwise only the registry, an event or a resync can have news."""
 
 
 async def look(context: Context, body: Object, observed: Observed) -> Look | None:
@@ -89,8 +88,7 @@ async def look(context: Context, body: Object, observed: Observed) -> Look | Non
     decided = plan(deployment, resolution, observed, context.platform)
     if gap(decided, body, observed):
         return None
-    under_way = any(condition["type"] == "Reconciling" for condition in decided.status["conditions"])
-    return Look(deployment, resolution, decided.requeue_after, under_way)
+    return Look(deployment, resolution, decided.requeue_after, decided.under_way)
 
 
 async def look_again(context: Context, before: Look) -> Look | None:
