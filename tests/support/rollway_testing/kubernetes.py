@@ -26,8 +26,8 @@ _KINDS: Final = {
     "Secret": "v1/secrets",
     "Pod": "v1/pods",
     "Event": "v1/events",
-    "Namespace": "v1/namespaces",
     "Lease": "coordination.k8s.io/v1/leases",
+    "Namespace": "v1/namespaces",
     "ResourceQuota": "v1/resourcequotas",
 }
 _APPLY: Final = "application/apply-patch+yaml"
@@ -115,8 +115,8 @@ class Kubernetes:
             "PATCH", _path(kind, namespace, name), {"fieldValidation": "Strict"}, changes, content_type
         )
 
-    def set_status(self, kind: str, name: str, namespace: str | None, status: Object) -> None:
-        """Write a status as a kubelet would."""
+    def set_status(self, kind: str, name: str, namespace: str | None, status: Object | None) -> None:
+        """Write a status as a kubelet would; None takes it away."""
         self._call("PATCH", f"{_path(kind, namespace, name)}/status", {}, {"status": status}, _MERGE)
 
     def scale(self, kind: str, name: str, namespace: str, replicas: int) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from rollway_cluster.install import OPERATOR, SYSTEM_NAMESPACE
@@ -53,6 +54,56 @@ class Operator:
             )
 
         eventually(ended, within=30, what="the operator was killed")
+
+    @contextlib.contextmanager
+    def two_replicas(self) -> Iterator[None]:
+        """Run a standby beside it."""
+        try:
+            self._scale(2)
+            yield
+        finally:
+            self._scale(1)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Run none."""
+        try:
+            self._scale(0)
+            yield
+        finally:
+            self._scale(1)
+
+    def _scale(self, replicas: int) -> None:
+        self._kubernetes.scale("Deployment", OPERATOR, SYSTEM_NAMESPACE, replicas)
+        eventually(
+            lambda: self._kubernetes.list("Pod", SYSTEM_NAMESPACE, _LABELS),
+            lambda pods: len(pods) == replicas and all(map(_ready, pods)),
+            within=_SECONDS_TO_RETURN,
+            what=f"{replicas} operators are ready",
+            told=lambda pods: [pod["status"] for pod in pods],
+        )
+
+    def leader(self) -> str:
+        """Return the name of the pod that holds the Lease."""
+        lease = self._kubernetes.get("Lease", OPERATOR, SYSTEM_NAMESPACE)
+        return str((lease or {}).get("spec", {}).get("holderIdentity") or "")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[str]:
+        """Stop the leader's process by SIGSTOP, and let it go on at the end; gives its pod's name."""
+        name = self.leader()
+        pod = self._kubernetes.get("Pod", name, SYSTEM_NAMESPACE)
+        assert pod is not None, f"the holder {name!r} is no pod"
+        processes = _processes(pod["metadata"]["uid"])
+        assert processes, "the leader does not run on this machine"
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        try:
+            yield name
+        finally:
+            for process in processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
 
     def replace(self, image: str) -> None:
         """Run another image, and return when its pod is the only one."""

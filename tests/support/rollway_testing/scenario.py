@@ -182,6 +182,7 @@ class Given:
         version: str | None = None,
         registry: str | None = None,
         serving: str | None = "1",
+        update_policy: str | None = None,
         **spec: Any,
     ) -> None:
         """Create a ModelDeployment with more fields of its spec, and wait until it serves, if it shall."""
@@ -191,6 +192,7 @@ class Given:
             "alias": None if version else alias,
             "version": version,
             "registryRef": {"name": registry} if registry else None,
+            "updatePolicy": update_policy,
         }
         self.scenario.world.kubernetes.create(
             {
@@ -288,6 +290,16 @@ class When:
         self.scenario.world.kubernetes.patch(
             "ModelDeployment", name, self.scenario.namespace, {"spec": changes}
         )
+
+    def somebody_says(self, verb: str, value: str, name: str = DEFAULT) -> None:
+        """Somebody annotates the ModelDeployment with a verb; the value names a revision."""
+        annotation = {"metadata": {"annotations": {f"rollway.dev/{verb}": value}}}
+        self.scenario.world.kubernetes.patch("ModelDeployment", name, self.scenario.namespace, annotation)
+
+    def the_status_is(self, status: Object | None, name: str = DEFAULT) -> None:
+        """Somebody wipes the status (None), or forges it by a merge patch."""
+        namespace = self.scenario.namespace
+        self.scenario.world.kubernetes.set_status("ModelDeployment", name, namespace, status)
 
     def it_is_deleted(self, name: str = DEFAULT) -> None:
         """Somebody deletes the ModelDeployment."""
@@ -457,6 +469,24 @@ class Then:
         message = str(_condition(found, type_)["message"])
         assert not re.search(r"\n|Traceback", message), f"{type_}: {message!r} is not one sentence"
         return message
+
+    def it_is(self, phase: str, name: str = DEFAULT) -> None:
+        """The status sums itself up so."""
+        eventually(
+            lambda: self.scenario.status(name).get("phase"),
+            lambda found: found == phase,
+            within=_SECONDS_TO_SAY,
+            what=f"{name} is {phase}",
+        )
+
+    def the_target_is(self, version: str, name: str = DEFAULT) -> None:
+        """The operator has seen where the registry points now."""
+        eventually(
+            lambda: self.scenario.status(name).get("model", {}).get("targetVersion"),
+            lambda found: found == version,
+            within=_SECONDS_TO_SAY,
+            what=f"{name} has v{version} as its target",
+        )
 
     def an_event_says(self, reason: str, sentence: str = "", name: str = DEFAULT) -> None:
         """An Event with this reason is there, or comes at once."""
