@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from rollway_operator import closures, conditions, manifests, obstacles, rebuild, rollout, verbs
-from rollway_operator.api.v1alpha1 import ModelDeployment, RevisionStatus
+from rollway_operator.api.v1alpha1 import ModelDeployment, ModelDeploymentStatus, RevisionStatus
 from rollway_operator.conditions import Outlook, overdue
 from rollway_operator.domain import (
     PROMOTED,
@@ -335,11 +335,7 @@ def look(deployment: ModelDeployment, observed: Observed, course: Course) -> Sit
     """Put stable, candidate and what is wanted before the rules, with their pods."""
     spec, status, fates = deployment.spec, deployment.status, course.standing.fates
     stable = _track(status.stable, fates, observed)
-    candidate = _track(status.canary, fates, observed)
-    if candidate and status.canary and not candidate.revision.promoted:
-        # A retry takes the pin away in status first.
-        pin = status.canary.digest or candidate.revision.inputs.get("digest")
-        candidate = replace(candidate, revision=replace(candidate.revision, digest=pin))
+    candidate = _candidate(status, fates, observed)
     named = {track.revision.name for track in (stable, candidate) if track}
     wanted, recreate = course.wanted, bool(spec.strategy and spec.strategy.recreate)
     return Situation(
@@ -364,6 +360,22 @@ def look(deployment: ModelDeployment, observed: Observed, course: Course) -> Sit
             or any(not pod.terminating for pod in observed.of(wanted.name))
         ),
     )
+
+
+def _candidate(
+    status: ModelDeploymentStatus, fates: Mapping[str, StoredRevision], observed: Observed
+) -> Track | None:
+    """Find the candidate; a pin that is in status alone is believed unless its own pods know nothing of it."""
+    role = status.canary
+    track = _track(role, fates, observed)
+    if track is None or role is None or (status.stable and status.stable.revision == role.revision):
+        return None
+    if track.revision.promoted:
+        return track
+    # A retry takes the pin away in status first.
+    stored, told = fates[role.revision].digest, {pod.digest for pod in track.staying}
+    pin = role.digest if role.digest in (stored, *told) or not told else None
+    return replace(track, revision=replace(track.revision, digest=pin or track.revision.inputs.get("digest")))
 
 
 def _paused(deployment: ModelDeployment, standing: Standing) -> str | None:

@@ -184,6 +184,26 @@ def test_an_unknown_canary_changes_nothing() -> None:
     assert world.served_version == "1"
 
 
+def test_a_canary_that_is_stable_is_none() -> None:
+    world = at_rest()
+    before = world.status
+    world.status = {**before, "canary": before["stable"]}
+    world.settle()
+    assert world.status == before
+
+
+def test_a_digest_that_no_pod_told_pins_nothing() -> None:
+    world = serving()
+    world.target = "2"
+    world.reconcile()
+    world.tick()
+    world.status = {**world.status, "canary": {**world.status["canary"], "digest": "sha256:" + "f" * 64}}
+    world.reconcile()
+    assert "digest" not in world.status["canary"]
+    world.settle()
+    assert world.served_version == "2"
+
+
 def test_what_is_closed_is_known_from_the_annotations() -> None:
     world = closed()
     before = world.status

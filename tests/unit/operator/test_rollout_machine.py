@@ -94,6 +94,15 @@ class RolloutMachine(RuleBasedStateMachine):
         self.pass_runs()
         assert self.world.serving == traffic
 
+    @rule(choice=st.integers(0, 5), digest=st.sampled_from([None, "sha256:" + "f" * 64]))
+    def a_canary_is_made_up(self, choice: int, digest: str | None) -> None:
+        known = self.world.observed().revisions
+        if known and "stable" in self.world.status:
+            made_up = known[choice % len(known)]
+            canary = {"revision": made_up.name, "version": made_up.version}
+            status = dict(self.world.status)
+            self.world.status = {**status, "canary": canary | ({"digest": digest} if digest else {})}
+
     @rule()
     def pass_runs(self) -> None:
         world, before = self.world, self.world.status
