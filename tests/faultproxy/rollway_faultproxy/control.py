@@ -43,6 +43,9 @@ def control(proxy: Proxy) -> web.Application:
     async def counts(_: web.Request) -> web.Response:
         return web.json_response(dict(proxy.journal.counts))
 
+    async def end_streams(_: web.Request) -> web.Response:
+        return web.json_response(proxy.end_streams())
+
     application = web.Application()
     application.add_routes(
         [
@@ -52,6 +55,7 @@ def control(proxy: Proxy) -> web.Application:
             web.get("/rules", rules),
             web.get("/calls", calls),
             web.get("/counts", counts),
+            web.delete("/streams", end_streams),
         ]
     )
     return application

@@ -5,8 +5,8 @@ import io
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 import aiohttp
@@ -60,6 +60,7 @@ class Proxy:
         self._upstream = upstream
         self._session: aiohttp.ClientSession | None = None
         self._freezing: set[asyncio.Task[None]] = set()
+        self._streams: set[asyncio.BaseTransport] = set()
 
     @asynccontextmanager
     async def listen(self, port: int = 0) -> AsyncIterator[str]:
@@ -76,12 +77,18 @@ class Proxy:
         async with session as self._session, serving(self._answer, port) as url:
             yield url
 
+    def end_streams(self) -> int:
+        """End every stream of events that is open, as a server does that goes away; tell how many there were."""
+        for transport in self._streams:
+            transport.close()
+        return len(self._streams)
+
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         call = Call.of(request.method, request.raw_path, request.headers.get("Content-Type", ""))
         entry = self.journal.add(call)
-        standing = self.rules.choose(call)
-        entry.rule = standing.name if standing else None
         body = await request.read()
+        standing = self.rules.choose(call, body)
+        entry.rule = standing.name if standing else None
         try:
             return await self._act(request, body, entry, standing)
         except (aiohttp.ClientError, ConnectionError):
@@ -166,15 +173,29 @@ class Proxy:
         )
         entry.status = answer.status
         await response.prepare(request)
-        if isinstance(action, Watch) and entry.call.watch and standing:
-            await _change(request, action, answer, response.write)
-        elif isinstance(action, HalfClose | Cut):
+        if isinstance(action, HalfClose | Cut):
             await _break_off(request, action, await answer.read(), response)
-        else:
-            async for piece in answer.content.iter_any():
-                await response.write(piece)
+        with self._counted(request, entry):
+            if isinstance(action, Watch) and entry.call.watch:
+                await _change(request, action, answer, response.write)
+            else:
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
         await response.write_eof()
         return response
+
+    @contextmanager
+    def _counted(self, request: web.BaseRequest, entry: Entry) -> Iterator[None]:
+        """Know of a stream as long as it is open."""
+        transport = request.transport
+        if not entry.call.watch or transport is None:
+            yield
+            return
+        self._streams.add(transport)
+        try:
+            yield
+        finally:
+            self._streams.discard(transport)
 
 
 async def _change(

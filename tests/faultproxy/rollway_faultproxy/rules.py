@@ -24,9 +24,10 @@ class Match(Value):
     verb: str = Field(default="", description="A regular expression for the whole verb: create|apply.")
     resource: str = Field(default="", description="A regular expression for the whole of: deployments/scale.")
     namespace: str = Field(default="", description="The namespace.")
+    about: str = Field(default="", description="A regular expression found in the path or in the body.")
     mutating: bool | None = Field(default=None, description="Only calls that may change what is stored.")
 
-    def holds(self, call: Call) -> bool:
+    def holds(self, call: Call, body: bytes = b"") -> bool:
         """Tell whether a call is meant."""
         return (
             _whole(self.method, call.method)
@@ -35,6 +36,9 @@ class Match(Value):
             and self.namespace in ("", call.namespace)
             and self.mutating in (None, call.mutating)
             and re.search(self.path, call.path) is not None
+            and (
+                not self.about or re.search(self.about, f"{call.path}\n{body.decode('latin-1')}") is not None
+            )
         )
 
 
@@ -137,9 +141,9 @@ class Standing:
     fired: int = 0
     withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def takes(self, call: Call) -> bool:
+    def takes(self, call: Call, body: bytes) -> bool:
         """Count a call that matches; tell whether this rule acts on it."""
-        if not self.rule.match.holds(call):
+        if not self.rule.match.holds(call, body):
             return False
         self.matched += 1
         place = self.matched - self.rule.skip
@@ -167,9 +171,9 @@ class Rules:
         for name in tuple(self._standing):
             self.withdraw(name)
 
-    def choose(self, call: Call) -> Standing | None:
+    def choose(self, call: Call, body: bytes = b"") -> Standing | None:
         """Find the rule that acts on a call; every rule that matches counts it."""
-        taking = [standing for standing in self._standing.values() if standing.takes(call)]
+        taking = [standing for standing in self._standing.values() if standing.takes(call, body)]
         if not taking:
             return None
         taking[0].fired += 1

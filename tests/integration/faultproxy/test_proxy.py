@@ -249,6 +249,16 @@ async def test_a_silent_stream_says_nothing_and_does_not_end(world: World) -> No
     assert world.fired == 1
 
 
+async def test_streams_that_are_open_can_be_ended(world: World) -> None:
+    async with world.watch() as events:
+        await anext(events)
+        assert world.proxy.end_streams() == 1
+        with pytest.raises(aiohttp.ClientPayloadError):
+            _ = [event async for event in events]
+    world.behind.going_on.set()
+    await until(lambda: world.proxy.end_streams() == 0)
+
+
 async def test_a_call_whose_caller_went_away_still_arrives(world: World) -> None:
     world.put(Delay(seconds=0.2))
     with pytest.raises(TimeoutError):

@@ -1,11 +1,13 @@
 """An API server with our CRDs, a registry of the test's own models, and the operator as a process."""
 
 import itertools
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from rollway_testing.controlplane import ControlPlane
+from rollway_testing.faults import FaultProxy
 from rollway_testing.kubelet import Kubelet
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import MLflowServer
@@ -20,6 +22,19 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
         running.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
         running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def thorough() -> bool:
+    """Whether `make test-kill` runs: every point and the full durations, not a sample."""
+    return bool(os.environ.get("ROLLWAY_THOROUGH"))
+
+
+@pytest.fixture(scope="session")
+def fault_proxy(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultProxy]:
+    """The proxy before the API server."""
+    with FaultProxy(tmp_path_factory.mktemp("faults"), kubeconfig=plane.kubeconfig) as running:
         yield running
 
 
@@ -82,6 +97,14 @@ def shared_operator(
 def operator(shared_operator: OperatorProcess, registry: str) -> OperatorProcess:
     """The operator, running."""
     return shared_operator.start()
+
+
+@pytest.fixture
+def faults(fault_proxy: FaultProxy) -> Iterator[FaultProxy]:
+    """The proxy before the API server, without any rule before and after the test."""
+    fault_proxy.clear()
+    yield fault_proxy
+    fault_proxy.clear()
 
 
 @pytest.fixture

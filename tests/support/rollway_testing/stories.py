@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import psutil
 
 from rollway_testing.kubelet import Kubelet
 from rollway_testing.kubernetes import Kubernetes
@@ -56,9 +57,14 @@ class RegisteredModel:
 class OperatorProcess(Server):
     """`python -m rollway_operator`, outside of a cluster."""
 
-    def __init__(self, path: Path, kubeconfig: Path) -> None:
+    def __init__(
+        self, path: Path, kubeconfig: Path, *, namespace: str = "default", serves: str = "", resync: int = 2
+    ) -> None:
+        """Have the lease in one namespace, and serve one or all."""
         super().__init__(path)
         self._kubeconfig = kubeconfig
+        self._namespace, self._serves, self._resync = namespace, serves, resync
+        self.restarts = 0
         self._health, self._metrics = free_port(), free_port()
         self._runtimes = path / "runtimes.json"
         self._runtimes.write_text(json.dumps(RUNTIMES))
@@ -75,12 +81,13 @@ class OperatorProcess(Server):
         return os.environ | {
             "PYTHONPATH": str(REPOSITORY / "operator" / "src"),
             "KUBECONFIG": str(self._kubeconfig),
-            "ROLLWAY_NAMESPACE": "default",
-            "ROLLWAY_POD_NAME": f"operator-{self._health}",
+            "ROLLWAY_NAMESPACE": self._namespace,
+            "ROLLWAY_POD_NAME": f"rollway-{self.path.name}",
+            "ROLLWAY_WATCH_NAMESPACES": self._serves,
             "ROLLWAY_RUNTIMES_FILE": str(self._runtimes),
             "ROLLWAY_HEALTH_PORT": str(self._health),
             "ROLLWAY_METRICS_PORT": str(self._metrics),
-            "ROLLWAY_RESYNC_SECONDS": "2",
+            "ROLLWAY_RESYNC_SECONDS": str(self._resync),
             "ROLLWAY_LOG_LEVEL": "DEBUG",
         }
 
@@ -95,6 +102,21 @@ class OperatorProcess(Server):
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+
+    def keep_running(self) -> None:
+        """Start the process again where it has ended, as a kubelet does, and count that."""
+        if not self.running:
+            self.restarts += 1
+            self.start()
+
+    def cpu_seconds(self) -> float:
+        """Tell how much processor time the process has used."""
+        times = psutil.Process(self.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def resident_bytes(self) -> int:
+        """Tell how much memory the process holds."""
+        return int(psutil.Process(self.pid).memory_info().rss)
 
     def terminate(self) -> int:
         """Ask the process to end; give its exit code."""
@@ -116,22 +138,43 @@ class OperatorProcess(Server):
 class Story:
     """One ModelDeployment and what becomes of it, while the pretended kubelet plays its part."""
 
-    def __init__(self, api: Kubernetes, kubelet: Kubelet, namespace: str, model: str) -> None:
-        self.api, self.kubelet, self.namespace = api, kubelet, namespace
+    def __init__(
+        self,
+        api: Kubernetes,
+        kubelet: Kubelet,
+        namespace: str,
+        model: str,
+        *,
+        name: str = "iris",
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Follow the model's champion; `meanwhile` is done at each look."""
+        self.api, self.kubelet, self.namespace, self.name = api, kubelet, namespace, name
+        self.meanwhile = meanwhile
         self.spec: dict[str, Any] = {"model": {"name": model, "alias": "champion"}}
+        self.annotations: dict[str, str] = {}
 
     def ask(self, **spec: Any) -> None:
-        """Apply the ModelDeployment `iris`, as a person would."""
+        """Apply the ModelDeployment, as a person would."""
         self.spec |= spec
-        metadata = {"name": "iris", "namespace": self.namespace}
+        metadata = {"name": self.name, "namespace": self.namespace, "annotations": self.annotations}
         kind = {"apiVersion": "rollway.dev/v1alpha1", "kind": "ModelDeployment"}
         self.api.apply({**kind, "metadata": metadata, "spec": self.spec})
 
+    def say(self, verb: str, value: str) -> None:
+        """Annotate it with a verb, as a person would."""
+        self.annotations[f"rollway.dev/{verb}"] = value
+        self.ask()
+
+    def own(self) -> dict[str, Any] | None:
+        """Read the ModelDeployment."""
+        return self.api.get("ModelDeployment", self.name, self.namespace)
+
     def status(self) -> dict[str, Any]:
         """Let the kubelet look once, and read the status."""
+        self.meanwhile()
         self.kubelet.step()
-        found = self.api.get("ModelDeployment", "iris", self.namespace)
-        status: dict[str, Any] = (found or {}).get("status", {})
+        status: dict[str, Any] = (self.own() or {}).get("status", {})
         return status
 
     def until(
@@ -153,7 +196,7 @@ class Story:
 
     def children(self, kind: str) -> dict[str, dict[str, Any]]:
         """Read the children of a kind by name."""
-        found = self.api.list(kind, self.namespace, {"rollway.dev/model-deployment": "iris"})
+        found = self.api.list(kind, self.namespace, {"rollway.dev/model-deployment": self.name})
         return {item["metadata"]["name"]: item for item in found}
 
     def counts(self) -> dict[str, int]:
@@ -162,7 +205,7 @@ class Story:
 
     def pointed_at(self) -> str | None:
         """Read which revision the Service points at."""
-        service = self.api.get("Service", "iris", self.namespace)
+        service = self.api.get("Service", self.name, self.namespace)
         return service["spec"]["selector"]["rollway.dev/revision"] if service else None
 
 

@@ -67,6 +67,13 @@ def test_all_that_a_match_names_must_hold(match: Match, holds: bool) -> None:
     assert match.holds(Call.of("POST", DEPLOYMENTS)) is holds
 
 
+def test_what_a_call_is_about_may_stand_in_its_path_or_in_its_body() -> None:
+    match = Match(about=r"\biris\b")
+    assert match.holds(Call.of("PATCH", f"{DEPLOYMENTS}/iris-1/scale"), b"{}")
+    assert match.holds(Call.of("POST", DEPLOYMENTS), b'{"metadata": {"name": "iris"}}')
+    assert not match.holds(Call.of("POST", DEPLOYMENTS), b'{"metadata": {"name": "irises"}}')
+
+
 def test_a_rule_lets_some_calls_through_and_acts_on_some() -> None:
     rules = Rules()
     rules.put("busy", Rule(action=Answer(status=503), match=Match(mutating=True), skip=1, times=2))

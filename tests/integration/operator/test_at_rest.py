@@ -1,0 +1,175 @@
+"""What the operator does when nobody asks for anything: nothing, unless somebody spoiled what is there."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rollway_faultproxy.rules import Hold, Rule
+from rollway_testing.controlplane import ControlPlane
+from rollway_testing.faults import FaultProxy
+from rollway_testing.kills import DELETION, FIRST, KINDS, SECOND, Lane, differences_of, end_of, until_ended
+from rollway_testing.kubernetes import Kubernetes
+from rollway_testing.processes import MLflowServer
+from rollway_testing.stories import REPOSITORY, RegisteredModel, Story
+from rollway_testing.waiting import eventually, throughout
+
+OBJECTS = 20
+
+
+@pytest.fixture(scope="module")
+def lane(
+    plane: ControlPlane,
+    fault_proxy: FaultProxy,
+    mlflow_server: MLflowServer,
+    registry: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Lane]:
+    """A namespace whose operator works at the rate that the chart sets."""
+    model = RegisteredModel(mlflow_server.uri, "at-rest")
+    for _ in range(2):
+        model.add_version()
+    plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "at-rest"}})
+    folder = tmp_path_factory.mktemp("operators")
+    made = Lane(plane, fault_proxy, folder, "at-rest", model.name, resync=20)
+    yield made
+    made.operator.stop()
+
+
+@pytest.fixture(scope="module")
+def resting(lane: Lane) -> list[Story]:
+    """Many ModelDeployments that serve."""
+    lane.operator.start()
+    stories = [lane.story() for _ in range(OBJECTS)]
+    for story in stories:
+        FIRST.act(story)
+    for story in stories:
+        until_ended(story, FIRST)
+    return stories
+
+
+def test_nothing_is_written_but_the_lease(
+    lane: Lane, resting: list[Story], faults: FaultProxy, alone: None, thorough: bool
+) -> None:
+    resync = 22
+    lane.until_quiet(resync * 6)
+    mark = lane.mark()
+    seconds = 300 if thorough else 60
+    throughout(lambda: lane.operator.running, bool, seconds=seconds, what="the operator runs")
+    calls = faults.calls(mark)
+    counted = Counter(f"{call['verb']} {call['resource']}" for call in calls)
+    print(f"\n{OBJECTS} objects, {seconds} s: {dict(counted)}")
+    assert counted["list modeldeployments"] >= seconds // resync, "resyncs were made"
+    assert {call["resource"] for call in calls if call["mutating"]} <= {"leases"}
+
+
+SPOILT: dict[str, dict[str, Any]] = {
+    "Service": {"spec": {"selector": {"app": "x"}}},
+    "ConfigMap": {"data": {"digest": "sha256:0"}},
+    "Deployment": {"spec": {"replicas": 0}},
+    "ControllerRevision": {"metadata": {"annotations": {"rollway.dev/digest": None}}},
+}
+
+
+def test_children_deleted_or_edited_are_healed_within_half_a_minute(
+    lane: Lane, resting: list[Story], alone: None, api: Kubernetes
+) -> None:
+    before = [end_of(story) for story in resting]
+    for number, story in enumerate(resting):
+        kind = KINDS[number // 2 % len(KINDS)]
+        if number % 2:
+            for name in story.children(kind):
+                api.delete(kind, name, story.namespace)
+        else:
+            revision = next(iter(story.children("ControllerRevision")))
+            api.patch(kind, revision, story.namespace, SPOILT[kind])
+    spoiled = time.monotonic()
+    assert sum(end_of(story) != was for story, was in zip(resting, before, strict=True)) > OBJECTS // 2
+
+    def unhealed() -> dict[str, Any]:
+        lane.kubelet.step()
+        pairs = zip(resting, before, strict=True)
+        return {story.name: wrong for story, was in pairs if (wrong := differences_of(end_of(story), was))}
+
+    eventually(unhealed, lambda wrong: not wrong, within=60, what="all is as it was")
+    seconds = time.monotonic() - spoiled
+    print(f"\nhealed after {seconds:.1f} s")
+    assert seconds <= 30
+
+
+def test_a_horizontal_pod_autoscaler_made_by_hand_is_not_fought(
+    lane: Lane, faults: FaultProxy, alone: None, plane: ControlPlane
+) -> None:
+    story = lane.told(FIRST)
+    (deployment,) = story.children("Deployment")
+    plane.kubectl(
+        "autoscale", "deployment", deployment, "--min=3", "--max=5", f"--namespace={story.namespace}"
+    )
+    eventually(story.counts, lambda counts: counts == {deployment: 3}, within=60, what="it is scaled to 3")
+    mark = lane.mark()
+    throughout(story.counts, lambda counts: counts == {deployment: 3}, seconds=45, what="3 pods stay")
+    assert [call for call in lane.writes(mark) if call["resource"] == "deployments/scale"] == []
+
+
+def test_with_the_registry_hanging_a_deleted_object_is_gone(
+    lane: Lane, alone: None, api: Kubernetes, mlflow_server: MLflowServer, tmp_path: Any
+) -> None:
+    with FaultProxy(tmp_path, upstream=mlflow_server.uri) as tracking:
+        spec = {
+            "mlflow": {"trackingURI": tracking.url, "pollInterval": "1s"},
+            "artifacts": [{"prefix": "s3://models/", "endpoint": "http://127.0.0.1:1"}],
+        }
+        kind = {"apiVersion": "rollway.dev/v1alpha1", "kind": "ModelRegistry"}
+        api.apply({**kind, "metadata": {"name": "hanging"}, "spec": spec})
+        try:
+            lane.operator.start()
+            story = lane.story()
+            story.spec["model"] |= {"registryRef": {"name": "hanging"}}
+            FIRST.act(story)
+            until_ended(story, FIRST)
+            tracking.put("hanging", Rule(action=Hold()))
+            eventually(lambda: tracking.fired("hanging"), within=60, what="the registry is asked and hangs")
+            DELETION.act(story)
+            until_ended(story, DELETION, within=60)
+        finally:
+            api.delete("ModelRegistry", "hanging")
+            tracking.clear()
+
+
+def test_a_namespace_that_ends_takes_everything_along_and_troubles_nobody(
+    lane: Lane, plane: ControlPlane, fault_proxy: FaultProxy, alone: None, tmp_path: Any, api: Kubernetes
+) -> None:
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}})
+    ending = Lane(plane, fault_proxy, tmp_path, "ending", lane.story().spec["model"]["name"])
+    try:
+        story = ending.told(FIRST)
+        SECOND.act(story)
+        api.delete("Namespace", "ending")
+        eventually(
+            lambda: api.get("Namespace", "ending"), lambda it: it is None, within=60, what="it is gone"
+        )
+        throughout(lambda: ending.operator.running, bool, seconds=5, what="the operator runs")
+    finally:
+        ending.operator.stop()
+    assert ending.operator.restarts == 0
+
+
+def test_definitions_deleted_and_made_again_are_followed(
+    lane: Lane, plane: ControlPlane, alone: None, api: Kubernetes
+) -> None:
+    crd = "modeldeployments.rollway.dev"
+    story = lane.told(FIRST)
+    before = lane.operator.restarts
+    plane.kubectl("delete", "crd", crd, "--timeout=60s")
+    eventually(
+        lambda: any(map(story.children, KINDS)), lambda left: not left, within=60, what="children are gone"
+    )
+    throughout(lane.operator.keep_running, lambda _: True, seconds=10, what="time passes")
+    plane.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
+    plane.kubectl("wait", "--for=condition=Established", "crd", crd, "--timeout=30s")
+    again = lane.story()
+    FIRST.act(again)
+    until_ended(again, FIRST)
+    print(f"\nthe operator was started again {lane.operator.restarts - before} times")

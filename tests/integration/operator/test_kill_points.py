@@ -1,0 +1,72 @@
+"""The operator, as a process, killed before and after each of its writes: the end is that of the undisturbed tale."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from rollway_testing.controlplane import ControlPlane
+from rollway_testing.faults import FaultProxy
+from rollway_testing.kills import DELETION, FIRST, TALES, Lane, Tale, tell_in, until_ended
+from rollway_testing.processes import MLflowServer
+from rollway_testing.stories import RegisteredModel
+
+SEED = 20261123
+SAMPLE = 4
+MAY_VARY = ("patch modeldeployments/status", "apply modeldeployments/status", "create events")
+"""How many of these a tale has depends on when a pass comes: one of them may be missing when it is told again."""
+
+
+@pytest.fixture(scope="module")
+def lanes(
+    plane: ControlPlane,
+    fault_proxy: FaultProxy,
+    mlflow_server: MLflowServer,
+    registry: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    thorough: bool,
+) -> Iterator[list[Lane]]:
+    """Namespaces with an operator each."""
+    folder = tmp_path_factory.mktemp("lanes")
+    model = RegisteredModel(mlflow_server.uri, "kill-points")
+    for _ in range(2):
+        model.add_version()
+    made = []
+    for number in range(4 if thorough else 2):
+        name = f"lane-{number}"
+        plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        made.append(Lane(plane, fault_proxy, folder, name, model.name))
+    yield made
+    for lane in made:
+        lane.operator.stop()
+
+
+@pytest.mark.parametrize("tale", TALES, ids=lambda tale: tale.name)
+def test_killed_at_any_write_a_tale_comes_to_the_same_end(
+    lanes: list[Lane], alone: None, tale: Tale, thorough: bool
+) -> None:
+    calm = lanes[0].tell(tale)
+    print(f"\n{tale.name}: {len(calm.points) // 2} writes")
+    if tale.name == "delete":
+        assert calm.points == (), "children go by owner reference: the operator has nothing to write"
+        return
+    chosen = (
+        calm.points if thorough else random.Random(SEED).sample(calm.points, min(SAMPLE, len(calm.points)))
+    )
+    outcomes = tell_in(lanes, tale, calm, chosen, print)
+    assert not [str(outcome) for outcome in outcomes if outcome.wrong]
+    unfired = [outcome.point for outcome in outcomes if not outcome.fired]
+    assert not [point for point in unfired if f"{point.verb} {point.resource}" not in MAY_VARY]
+    assert len(unfired) < max(2, len(outcomes) // 10)
+
+
+def test_deleted_while_the_operator_is_down_everything_goes(lanes: list[Lane], alone: None) -> None:
+    lane = lanes[0]
+    story = lane.told(FIRST)
+    lane.operator.kill()
+    story.meanwhile = lambda: None
+    DELETION.act(story)
+    until_ended(story, DELETION, within=60)
+    lane.operator.start()
+    lane.until_quiet()
+    assert DELETION.ended(story, {}), "and nothing comes back"

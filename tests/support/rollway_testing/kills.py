@@ -1,0 +1,357 @@
+"""Tales in which the operator is killed around one of its writes, and what must be there in the end.
+
+A tale is told once undisturbed: its writes and its end are the measure. Then it is told again for each write, twice:
+the operator is killed before the write reaches the API server, and after the server took it and before the operator
+heard so. Every time the same must be there in the end.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from rollway_faultproxy.rules import Kill, Match, Rule
+from rollway_testing.controlplane import ControlPlane
+from rollway_testing.faults import FaultProxy
+from rollway_testing.kubelet import Kubelet
+from rollway_testing.stories import OperatorProcess, Story, serves
+from rollway_testing.waiting import NotInTimeError, eventually
+
+Status = dict[str, Any]
+
+KINDS = ("ControllerRevision", "ConfigMap", "Service", "Deployment")
+_NEVER_ALIKE = frozenset({"lastTransitionTime", "targetSince", "startedAt", "finishedAt", "time", "since"})
+_RESYNCS_OF_QUIET = 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that a person does, and how one sees that it is done."""
+
+    act: Callable[[Story], None]
+    ended: Callable[[Story, Status], bool]
+
+
+@dataclass(frozen=True)
+class Tale:
+    """What is there before, and the step that is disturbed."""
+
+    name: str
+    before: tuple[Step, ...]
+    step: Step
+
+
+class Point(NamedTuple):
+    """Where the operator is killed: around one write, named by what it does and its place among its like."""
+
+    verb: str
+    resource: str
+    nth: int
+    when: Literal["before", "after"]
+
+    def __str__(self) -> str:
+        """Say it as the log does."""
+        return f"{self.when:6} {self.verb} {self.resource} #{self.nth}"
+
+
+@dataclass(frozen=True)
+class Calm:
+    """An undisturbed telling: every place where the operator can be killed, and the end."""
+
+    points: tuple[Point, ...]
+    end: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A disturbed telling."""
+
+    tale: str
+    point: Point
+    fired: bool
+    seconds: float
+    wrong: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """Say it in one line of the log."""
+        killed = "killed" if self.fired else "no such write:"
+        end = f"DIFFERENT: {dict(self.wrong)}" if self.wrong else "same end"
+        return f"{self.tale:15} {killed} {self.point!s:50} {self.seconds:5.1f} s  {end}"
+
+
+class Lane:
+    """A namespace with an operator of its own, behind the proxy that all lanes share."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        proxy: FaultProxy,
+        folder: Path,
+        namespace: str,
+        model: str,
+        *,
+        resync: int = 1,
+    ) -> None:
+        self.api, self.proxy, self.namespace = plane.api, proxy, namespace
+        self._model = model
+        self._stories = 0
+        self.kubelet = Kubelet(plane.api, namespace)
+        self.operator = OperatorProcess(
+            folder / namespace, proxy.kubeconfig, namespace=namespace, serves=namespace, resync=resync
+        )
+
+    def story(self) -> Story:
+        """Give a ModelDeployment of the lane, not applied yet; a dead operator is started again at each look."""
+        self._stories += 1
+        return Story(
+            self.api,
+            self.kubelet,
+            self.namespace,
+            self._model,
+            name=f"k{self._stories}",
+            meanwhile=self.operator.keep_running,
+        )
+
+    def told(self, *steps: Step) -> Story:
+        """Give a ModelDeployment that has come through some steps undisturbed."""
+        self.operator.start()
+        story = self.story()
+        for step in steps:
+            step.act(story)
+            until_ended(story, step)
+        return story
+
+    def mark(self) -> int:
+        """Give the place where the record of calls ends now."""
+        return sum(self.proxy.counts().values())
+
+    def writes(self, after: int) -> list[dict[str, Any]]:
+        """Give the lane's writes from a place in the record on, but for those of the lease."""
+        return [
+            call
+            for call in self._calls(after)
+            if call["mutating"] and not call["resource"].startswith("lease")
+        ]
+
+    def until_quiet(self, within: float = 90) -> None:
+        """Wait until some resyncs have passed in which nothing was written."""
+        since = self.mark()
+
+        def resyncs() -> int:
+            nonlocal since
+            self.kubelet.step()
+            since = max((call["number"] for call in self.writes(since)), default=since)
+            return sum(
+                (call["verb"], call["resource"]) == ("list", "modeldeployments")
+                for call in self._calls(since)
+            )
+
+        eventually(resyncs, lambda seen: seen > _RESYNCS_OF_QUIET, within=within, what="nothing is written")
+
+    def tell(self, tale: Tale) -> Calm:
+        """Tell a tale undisturbed."""
+        self.operator.start()
+        story = self.story()
+        self._prepare(tale, [story])
+        self.until_quiet()
+        mark = self.mark()
+        tale.step.act(story)
+        until_ended(story, tale.step)
+        self.until_quiet()
+        seen: Counter[tuple[str, str]] = Counter()
+        points = []
+        for call in self.writes(mark):
+            kind = call["verb"], call["resource"]
+            seen[kind] += 1
+            points += [Point(*kind, seen[kind], "before"), Point(*kind, seen[kind], "after")]
+        return Calm(tuple(points), end_of(story))
+
+    def tell_killed(
+        self, tale: Tale, calm: Calm, points: Iterable[Point], say: Callable[[str], None]
+    ) -> list[Outcome]:
+        """Tell a tale once for each point, killing the operator there."""
+        self.operator.start()
+        stories = [(self.story(), point) for point in points]
+        self._prepare(tale, [story for story, _ in stories])
+        outcomes = []
+        for story, point in stories:
+            outcome = self._tell_one(tale, calm, story, point)
+            say(str(outcome))
+            outcomes.append(outcome)
+        return outcomes
+
+    def _tell_one(self, tale: Tale, calm: Calm, story: Story, point: Point) -> Outcome:
+        started = time.monotonic()
+        match = Match(
+            verb=point.verb,
+            resource=point.resource,
+            namespace=self.namespace,
+            about=rf"\b{story.name}\b",
+            mutating=True,
+        )
+        name = f"{self.namespace}-{story.name}"
+        kill = Kill(pid=self.operator.pid, when=point.when)
+        self.proxy.put(name, Rule(match=match, action=kill, skip=point.nth - 1, times=1))
+        tale.step.act(story)
+        until_ended(story, tale.step)
+
+        def differences() -> dict[str, Any]:
+            story.status()
+            return differences_of(end_of(story), calm.end)
+
+        try:
+            wrong = eventually(differences, lambda found: not found, within=60, what="the same end")
+        except NotInTimeError:
+            wrong = differences()
+        fired = bool(self.proxy.fired(name))
+        self.proxy.withdraw(name)
+        return Outcome(tale.name, point, fired, time.monotonic() - started, wrong)
+
+    def _prepare(self, tale: Tale, stories: Sequence[Story]) -> None:
+        """Bring stories to where the disturbed step begins, side by side."""
+        for step in tale.before:
+            for story in stories:
+                step.act(story)
+            for story in stories:
+                until_ended(story, step)
+
+    def _calls(self, after: int) -> list[dict[str, Any]]:
+        return [call for call in self.proxy.calls(after) if call["namespace"] == self.namespace]
+
+
+def tell_in(
+    lanes: Sequence[Lane], tale: Tale, calm: Calm, points: Sequence[Point], say: Callable[[str], None]
+) -> list[Outcome]:
+    """Share the points of a tale among lanes, all at work at the same time."""
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        told = [
+            pool.submit(lane.tell_killed, tale, calm, points[number :: len(lanes)], say)
+            for number, lane in enumerate(lanes)
+            if points[number :: len(lanes)]
+        ]
+        return [outcome for lane in told for outcome in lane.result()]
+
+
+def until_ended(story: Story, step: Step, within: float = 120) -> None:
+    """Wait until a step is done."""
+    story.until(
+        lambda status: step.ended(story, status), f"{story.name} in {story.namespace} comes to its end"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ the end
+
+
+def end_of(story: Story) -> dict[str, Any]:
+    """Say what is there, with what differs between equal tales left out."""
+    own = story.own()
+    if own is None:
+        return {kind: sorted(story.children(kind)) for kind in KINDS}
+    children = {kind: story.children(kind) for kind in KINDS}
+    found: dict[str, Any] = {"status": _timeless(own["status"])}
+    for kind, items in children.items():
+        for name, item in items.items():
+            found[f"{kind} {name}"] = _essence(kind, item)
+    text = json.dumps(found, sort_keys=True)
+    # A revision's name hashes what may hold the object's own: its number tells it as well.
+    for name, item in children["ControllerRevision"].items():
+        text = text.replace(name, f"it@{item['revision']}")
+    text = re.sub(rf"\b{re.escape(story.name)}\b", "it", text)
+    ended: dict[str, Any] = json.loads(text.replace(story.namespace, "here"))
+    return ended
+
+
+def _essence(kind: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {key: item["metadata"].get(key) for key in ("labels", "annotations")}
+    if kind == "Deployment":
+        # Kubernetes counts its own revisions there.
+        template = item["spec"]["template"]
+        return {"labels": metadata["labels"], "replicas": item["spec"]["replicas"], "template": template}
+    if kind == "Service":
+        return metadata | {key: item["spec"].get(key) for key in ("selector", "ports")}
+    return metadata | {key: item.get(key) for key in ("data", "revision")}
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        kept = {key: _timeless(item) for key, item in value.items() if key not in _NEVER_ALIKE}
+        if "conditions" in kept:
+            kept["conditions"] = sorted(kept["conditions"], key=lambda condition: str(condition["type"]))
+        return kept
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def differences_of(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
+    keys = found.keys() | expected.keys()
+    return {
+        key: {"found": found.get(key), "expected": expected.get(key)}
+        for key in sorted(keys)
+        if found.get(key) != expected.get(key)
+    }
+
+
+# --------------------------------------------------------------------------------------------------------- the tales
+
+
+def _serves(version: str) -> Callable[[Story, Status], bool]:
+    def ended(story: Story, status: Status) -> bool:
+        if not serves(status, version) or story.pointed_at() != status["stable"]["revision"]:
+            return False
+        counts = story.counts()
+        return all(count == 0 for name, count in counts.items() if name != status["stable"]["revision"])
+
+    return ended
+
+
+def _ask(version: str) -> Callable[[Story], None]:
+    def act(story: Story) -> None:
+        kept = {key: value for key, value in story.spec["model"].items() if key != "alias"}
+        story.ask(model=kept | {"version": version})
+
+    return act
+
+
+def _restart(story: Story) -> None:
+    revision = story.status()["stable"]["revision"]
+    story.say("restart", f"{revision}/1")
+
+
+def _restarted(story: Story, status: Status) -> bool:
+    asked = story.annotations["rollway.dev/restart"].partition("/")[0]
+    return _serves("1")(story, status) and status["stable"]["revision"] != asked
+
+
+def _undo(story: Story) -> None:
+    serving = story.status()["stable"]["revision"]
+    (before,) = (name for name in story.children("ControllerRevision") if name != serving)
+    story.say("undo", before)
+
+
+def _delete(story: Story) -> None:
+    story.api.delete("ModelDeployment", story.name, story.namespace)
+
+
+def _is_gone(story: Story, _: Status) -> bool:
+    return story.own() is None and not any(story.children(kind) for kind in KINDS)
+
+
+FIRST = Step(_ask("1"), _serves("1"))
+SECOND = Step(_ask("2"), _serves("2"))
+THREE = Step(
+    lambda story: story.ask(predictor={"replicas": 3}), lambda _, status: status.get("readyReplicas") == 3
+)
+DELETION = Step(_delete, _is_gone)
+
+TALES = (
+    Tale("first roll-out", (), FIRST),
+    Tale("version change", (FIRST,), SECOND),
+    Tale("replica change", (FIRST,), THREE),
+    Tale("restart", (FIRST,), Step(_restart, _restarted)),
+    Tale("undo", (FIRST, SECOND), Step(_undo, _serves("1"))),
+    Tale("delete", (FIRST,), DELETION),
+)
