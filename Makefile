@@ -28,7 +28,7 @@ export CLUSTER ROLLWAY_CONTEXT PYTHON
 check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files, charts and workflows
 	ruff format --check .
 	ruff check .
-	mypy $(PACKAGES) charts tests/unit tests/integration tests/e2e tests/conftest.py
+	mypy $(PACKAGES) charts tests/unit tests/integration tests/e2e tests/load tests/conftest.py
 	lint-imports
 	$(MAKE) generate
 	git diff --exit-code -- crds charts/rollway/files/crds
@@ -54,6 +54,15 @@ unit: $(ENVIRONMENT) ## Pure modules; seconds
 .PHONY: integration
 integration: $(ENVIRONMENT) binaries environments ## Real MLflow, S3 and API server on loopback; no kubelet
 	pytest tests/integration
+
+.PHONY: test-kill
+test-kill: $(ENVIRONMENT) binaries ## Every kill point and every API server trouble at full length; prints a log
+	ROLLWAY_THOROUGH=1 pytest -s tests/integration/operator/test_kill_points.py \
+	  tests/integration/operator/test_troubles.py tests/integration/operator/test_at_rest.py
+
+.PHONY: load
+load: $(ENVIRONMENT) binaries ## What the operator costs at 0, 100 and 1,000 objects; prints a table
+	pytest -s tests/load
 
 .PHONY: e2e
 e2e: $(ENVIRONMENT) binaries images ## A real cluster, brought up and taken down

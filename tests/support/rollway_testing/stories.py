@@ -58,12 +58,20 @@ class OperatorProcess(Server):
     """`python -m rollway_operator`, outside of a cluster."""
 
     def __init__(
-        self, path: Path, kubeconfig: Path, *, namespace: str = "default", serves: str = "", resync: int = 2
+        self,
+        path: Path,
+        kubeconfig: Path,
+        *,
+        namespace: str = "default",
+        serves: str = "",
+        resync: int = 2,
+        log_level: str = "DEBUG",
     ) -> None:
         """Have the lease in one namespace, and serve one or all."""
         super().__init__(path)
         self._kubeconfig = kubeconfig
-        self._namespace, self._serves, self._resync = namespace, serves, resync
+        self._namespace, self._serves = namespace, serves
+        self._resync, self._log_level = resync, log_level
         self.restarts = 0
         self._health, self._metrics = free_port(), free_port()
         self._runtimes = path / "runtimes.json"
@@ -88,7 +96,7 @@ class OperatorProcess(Server):
             "ROLLWAY_HEALTH_PORT": str(self._health),
             "ROLLWAY_METRICS_PORT": str(self._metrics),
             "ROLLWAY_RESYNC_SECONDS": str(self._resync),
-            "ROLLWAY_LOG_LEVEL": "DEBUG",
+            "ROLLWAY_LOG_LEVEL": self._log_level,
         }
 
     @property
