@@ -90,7 +90,7 @@ class OperatorProcess(Server):
             "PYTHONPATH": str(REPOSITORY / "operator" / "src"),
             "KUBECONFIG": str(self._kubeconfig),
             "ROLLWAY_NAMESPACE": self._namespace,
-            "ROLLWAY_POD_NAME": f"rollway-{self.path.name}",
+            "ROLLWAY_POD_NAME": self.identity,
             "ROLLWAY_WATCH_NAMESPACES": self._serves,
             "ROLLWAY_RUNTIMES_FILE": str(self._runtimes),
             "ROLLWAY_HEALTH_PORT": str(self._health),
@@ -98,6 +98,11 @@ class OperatorProcess(Server):
             "ROLLWAY_RESYNC_SECONDS": str(self._resync),
             "ROLLWAY_LOG_LEVEL": self._log_level,
         }
+
+    @property
+    def identity(self) -> str:
+        """The name by which it holds the lease."""
+        return f"rollway-{self.path.name}"
 
     @property
     def pid(self) -> int:
