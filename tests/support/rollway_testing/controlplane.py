@@ -39,6 +39,16 @@ class ControlPlane:
         """The administrator's kubeconfig file."""
         return self._layout.kubeconfig
 
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        return self._layout.server
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that the API server's is signed by."""
+        return self._layout.pki / "ca.crt"
+
     def start(self) -> Self:
         """Start all three and return when objects can be made."""
         binaries.build(_KUBERNETES)
