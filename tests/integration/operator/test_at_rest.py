@@ -35,7 +35,7 @@ def lane(
     folder = tmp_path_factory.mktemp("operators")
     made = Lane(plane, fault_proxy, folder, "at-rest", model.name, resync=20)
     yield made
-    made.operator.stop()
+    made.stop()
 
 
 @pytest.fixture(scope="module")

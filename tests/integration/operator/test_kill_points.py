@@ -38,7 +38,7 @@ def lanes(
         made.append(Lane(plane, fault_proxy, folder, name, model.name))
     yield made
     for lane in made:
-        lane.operator.stop()
+        lane.stop()
 
 
 @pytest.mark.parametrize("tale", TALES, ids=lambda tale: tale.name)

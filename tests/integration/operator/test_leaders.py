@@ -54,6 +54,7 @@ class Pair:
         """Stop all of it."""
         for process in (self.first, self.second, self.first_proxy, self.second_proxy):
             process.stop()
+        self.api.delete("Namespace", self.lane.namespace)
 
     def story(self) -> Story:
         """Give a ModelDeployment whose operators nobody starts again."""

@@ -34,7 +34,7 @@ def lane(
     plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lost-status"}})
     made = Lane(plane, fault_proxy, tmp_path_factory.mktemp("operators"), "lost-status", model.name)
     yield made
-    made.operator.stop()
+    made.stop()
 
 
 def before_the_first_serves(lane: Lane) -> Story:

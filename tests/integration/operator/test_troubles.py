@@ -108,7 +108,7 @@ def lane(
     plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "troubles"}})
     made = Lane(plane, fault_proxy, tmp_path_factory.mktemp("operators"), "troubles", model.name)
     yield made
-    made.operator.stop()
+    made.stop()
 
 
 def has_one_of_each(story: Story) -> bool:
@@ -132,7 +132,7 @@ def test_an_api_server_in_trouble_is_lived_through(
     faults.put("trouble", trouble.rule)
     faults.end_streams()
     if trouble.at_first:
-        lane.operator.stop()
+        lane.stop()
         lane.operator.start()
     SECOND.act(story)
     if trouble.lasts:

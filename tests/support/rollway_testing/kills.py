@@ -117,6 +117,11 @@ class Lane:
             meanwhile=self.operator.keep_running,
         )
 
+    def stop(self) -> None:
+        """Stop the operator and drop the namespace, which would be work for other operators."""
+        self.operator.stop()
+        self.api.delete("Namespace", self.namespace)
+
     def told(self, *steps: Step) -> Story:
         """Give a ModelDeployment that has come through some steps undisturbed."""
         self.operator.start()
