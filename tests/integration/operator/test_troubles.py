@@ -132,7 +132,7 @@ def test_an_api_server_in_trouble_is_lived_through(
     faults.put("trouble", trouble.rule)
     faults.end_streams()
     if trouble.at_first:
-        lane.stop()
+        lane.operator.stop()
         lane.operator.start()
     SECOND.act(story)
     if trouble.lasts:
