@@ -133,7 +133,7 @@ def test_an_api_server_in_trouble_is_lived_through(
     faults.end_streams()
     if trouble.at_first:
         lane.operator.stop()
-        lane.operator.start()
+        lane.operator.launch()
     SECOND.act(story)
     if trouble.lasts:
         throughout(

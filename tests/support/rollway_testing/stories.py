@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,7 @@ class OperatorProcess(Server):
         self._kubeconfig = kubeconfig
         self._namespace, self._serves = namespace, serves
         self._resync, self._log_level = resync, log_level
+        self._awaited = True
         self.restarts = 0
         self._health, self._metrics = free_port(), free_port()
         self._runtimes = path / "runtimes.json"
@@ -120,7 +122,19 @@ class OperatorProcess(Server):
         """Start the process again where it has ended, as a kubelet does, and count that."""
         if not self.running:
             self.restarts += 1
+            self.launch()
+
+    def launch(self) -> None:
+        """Start the process without waiting until it is ready."""
+        self._awaited = False
+        try:
             self.start()
+        finally:
+            self._awaited = True
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        if self._awaited:
+            super()._await_ready(process)
 
     def cpu_seconds(self) -> float:
         """Tell how much processor time the process has used."""
