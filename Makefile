@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := operator/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy
+THOROUGH := kill_points troubles at_rest leaders lost_status tokens
 CHARTS := $(wildcard charts/*/Chart.yaml)
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 LOCKS := $(patsubst %.in,%.txt,$(wildcard requirements/*.in))
@@ -57,8 +58,7 @@ integration: $(ENVIRONMENT) binaries environments ## Real MLflow, S3 and API ser
 
 .PHONY: test-kill
 test-kill: $(ENVIRONMENT) binaries ## Every kill point and every API server trouble at full length; prints a log
-	ROLLWAY_THOROUGH=1 pytest -s tests/integration/operator/test_kill_points.py \
-	  tests/integration/operator/test_troubles.py tests/integration/operator/test_at_rest.py
+	ROLLWAY_THOROUGH=1 pytest -s $(addprefix tests/integration/operator/test_,$(addsuffix .py,$(THOROUGH)))
 
 .PHONY: load
 load: $(ENVIRONMENT) binaries ## What the operator costs at 0, 100 and 1,000 objects; prints a table

@@ -1,5 +1,6 @@
 """Marks each test with the level whose folder it is in."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         level = Path(item.path).relative_to(config.rootpath / "tests").parts[0]
         if level in LEVELS:
             item.add_marker(level)
+    if not os.environ.get("ROLLWAY_THOROUGH"):
+        long = [item for item in items if item.get_closest_marker("thorough")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]

@@ -10,10 +10,10 @@ import pytest
 from rollway_faultproxy.rules import Hold, Rule
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
-from rollway_testing.kills import DELETION, FIRST, KINDS, SECOND, Lane, differences_of, end_of, until_ended
+from rollway_testing.kills import DELETION, FIRST, KINDS, Lane, differences_of, end_of, until_ended
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import MLflowServer
-from rollway_testing.stories import REPOSITORY, RegisteredModel, Story
+from rollway_testing.stories import RegisteredModel, Story
 from rollway_testing.waiting import eventually, throughout
 
 OBJECTS = 20
@@ -31,9 +31,8 @@ def lane(
     model = RegisteredModel(mlflow_server.uri, "at-rest")
     for _ in range(2):
         model.add_version()
-    plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "at-rest"}})
     folder = tmp_path_factory.mktemp("operators")
-    made = Lane(plane, fault_proxy, folder, "at-rest", model.name, resync=20)
+    made = Lane.on(plane, fault_proxy, folder, "at-rest", model.name, resync=20)
     yield made
     made.stop()
 
@@ -50,13 +49,14 @@ def resting(lane: Lane) -> list[Story]:
     return stories
 
 
+@pytest.mark.thorough
 def test_nothing_is_written_but_the_lease(
-    lane: Lane, resting: list[Story], faults: FaultProxy, alone: None, thorough: bool
+    lane: Lane, resting: list[Story], faults: FaultProxy, alone: None
 ) -> None:
     resync = 22
     lane.until_quiet(resync * 6)
     mark = lane.mark()
-    seconds = 300 if thorough else 60
+    seconds = 300
     throughout(lambda: lane.operator.running, bool, seconds=seconds, what="the operator runs")
     calls = faults.calls(mark)
     counted = Counter(f"{call['verb']} {call['resource']}" for call in calls)
@@ -73,6 +73,7 @@ SPOILT: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.thorough
 def test_children_deleted_or_edited_are_healed_within_half_a_minute(
     lane: Lane, resting: list[Story], alone: None, api: Kubernetes
 ) -> None:
@@ -109,10 +110,11 @@ def test_a_horizontal_pod_autoscaler_made_by_hand_is_not_fought(
     )
     eventually(story.counts, lambda counts: counts == {deployment: 3}, within=60, what="it is scaled to 3")
     mark = lane.mark()
-    throughout(story.counts, lambda counts: counts == {deployment: 3}, seconds=45, what="3 pods stay")
+    throughout(story.counts, lambda counts: counts == {deployment: 3}, seconds=25, what="3 pods stay")
     assert [call for call in lane.writes(mark) if call["resource"] == "deployments/scale"] == []
 
 
+@pytest.mark.thorough
 def test_with_the_registry_hanging_a_deleted_object_is_gone(
     lane: Lane, alone: None, api: Kubernetes, mlflow_server: MLflowServer, tmp_path: Any
 ) -> None:
@@ -136,40 +138,3 @@ def test_with_the_registry_hanging_a_deleted_object_is_gone(
         finally:
             api.delete("ModelRegistry", "hanging")
             tracking.clear()
-
-
-def test_a_namespace_that_ends_takes_everything_along_and_troubles_nobody(
-    lane: Lane, plane: ControlPlane, fault_proxy: FaultProxy, alone: None, tmp_path: Any, api: Kubernetes
-) -> None:
-    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}})
-    ending = Lane(plane, fault_proxy, tmp_path, "ending", lane.story().spec["model"]["name"])
-    try:
-        story = ending.told(FIRST)
-        SECOND.act(story)
-        api.delete("Namespace", "ending")
-        eventually(
-            lambda: api.get("Namespace", "ending"), lambda it: it is None, within=60, what="it is gone"
-        )
-        throughout(lambda: ending.operator.running, bool, seconds=5, what="the operator runs")
-    finally:
-        ending.operator.stop()
-    assert ending.operator.restarts == 0
-
-
-def test_definitions_deleted_and_made_again_are_followed(
-    lane: Lane, plane: ControlPlane, alone: None, api: Kubernetes
-) -> None:
-    crd = "modeldeployments.rollway.dev"
-    story = lane.told(FIRST)
-    before = lane.operator.restarts
-    plane.kubectl("delete", "crd", crd, "--timeout=60s")
-    eventually(
-        lambda: any(map(story.children, KINDS)), lambda left: not left, within=60, what="children are gone"
-    )
-    throughout(lane.operator.keep_running, lambda _: True, seconds=10, what="time passes")
-    plane.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
-    plane.kubectl("wait", "--for=condition=Established", "crd", crd, "--timeout=30s")
-    again = lane.story()
-    FIRST.act(again)
-    until_ended(again, FIRST)
-    print(f"\nthe operator was started again {lane.operator.restarts - before} times")

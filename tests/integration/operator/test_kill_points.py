@@ -13,6 +13,7 @@ from rollway_testing.stories import RegisteredModel
 
 SEED = 20261123
 SAMPLE = 4
+BRIEFLY = ("version change", "undo")
 MAY_VARY = ("patch modeldeployments/status", "apply modeldeployments/status", "create events")
 """How many of these a tale has depends on when a pass comes: one of them may be missing when it is told again."""
 
@@ -31,17 +32,20 @@ def lanes(
     model = RegisteredModel(mlflow_server.uri, "kill-points")
     for _ in range(2):
         model.add_version()
-    made = []
-    for number in range(4 if thorough else 2):
-        name = f"lane-{number}"
-        plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-        made.append(Lane(plane, fault_proxy, folder, name, model.name))
+    numbers = range(4 if thorough else 2)
+    made = [Lane.on(plane, fault_proxy, folder, f"lane-{number}", model.name) for number in numbers]
     yield made
     for lane in made:
         lane.stop()
 
 
-@pytest.mark.parametrize("tale", TALES, ids=lambda tale: tale.name)
+@pytest.mark.parametrize(
+    "tale",
+    [
+        pytest.param(tale, id=tale.name, marks=() if tale.name in BRIEFLY else pytest.mark.thorough)
+        for tale in TALES
+    ],
+)
 def test_killed_at_any_write_a_tale_comes_to_the_same_end(
     lanes: list[Lane], alone: None, tale: Tale, thorough: bool
 ) -> None:

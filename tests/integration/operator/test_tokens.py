@@ -69,6 +69,7 @@ def new_token(plane: ControlPlane, namespace: str, bound_to: str) -> str:
     return plane.kubectl("create", "token", ACCOUNT, f"--namespace={namespace}", *bound).strip()
 
 
+@pytest.mark.thorough
 def test_a_revoked_token_ends_nothing_and_the_next_one_is_taken(
     in_pod: OperatorInPod, plane: ControlPlane, story: Story, model: RegisteredModel, api: Kubernetes
 ) -> None:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from rollway_faultproxy.rules import Kill, Match, Rule
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
-from rollway_testing.kubelet import Kubelet
+from rollway_testing.kubelet import Kubelet, Node
+from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.stories import OperatorProcess, Story, serves
 from rollway_testing.waiting import NotInTimeError, eventually
 
@@ -26,6 +27,7 @@ Status = dict[str, Any]
 
 KINDS = ("ControllerRevision", "ConfigMap", "Service", "Deployment")
 _NEVER_ALIKE = frozenset({"lastTransitionTime", "targetSince", "startedAt", "finishedAt", "time", "since"})
+_MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _RESYNCS_OF_QUIET = 3
 
 
@@ -75,7 +77,7 @@ class Outcome:
     point: Point
     fired: bool
     seconds: float
-    wrong: Mapping[str, Any]
+    wrong: Mapping[str, tuple[Any, Any]]
 
     def __str__(self) -> str:
         """Say it in one line of the log."""
@@ -85,10 +87,26 @@ class Outcome:
 
 
 class Lane:
-    """A namespace with an operator of its own, behind the proxy that all lanes share."""
+    """A namespace with an operator of its own, whose every call passes the proxy."""
 
     def __init__(
         self,
+        api: Kubernetes,
+        proxy: FaultProxy,
+        namespace: str,
+        model: Mapping[str, Any],
+        kubelet: Node,
+        operator: OperatorProcess,
+    ) -> None:
+        """Tell of ModelDeployments with this spec.model; the tale chooses the version."""
+        self.api, self.proxy, self.namespace = api, proxy, namespace
+        self.kubelet, self.operator = kubelet, operator
+        self._model = model
+        self._stories = 0
+
+    @classmethod
+    def on(
+        cls,
         plane: ControlPlane,
         proxy: FaultProxy,
         folder: Path,
@@ -96,26 +114,27 @@ class Lane:
         model: str,
         *,
         resync: int = 1,
-    ) -> None:
-        self.api, self.proxy, self.namespace = plane.api, proxy, namespace
-        self._model = model
-        self._stories = 0
-        self.kubelet = Kubelet(plane.api, namespace)
-        self.operator = OperatorProcess(
+    ) -> Self:
+        """Make the namespace on a control plane without nodes, where pods only pretend to run."""
+        plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        operator = OperatorProcess(
             folder / namespace, proxy.kubeconfig, namespace=namespace, serves=namespace, resync=resync
         )
+        return cls(plane.api, proxy, namespace, {"name": model}, Kubelet(plane.api, namespace), operator)
 
     def story(self) -> Story:
         """Give a ModelDeployment of the lane, not applied yet; a dead operator is started again at each look."""
         self._stories += 1
-        return Story(
+        told = Story(
             self.api,
             self.kubelet,
             self.namespace,
-            self._model,
+            self._model["name"],
             name=f"k{self._stories}",
             meanwhile=self.operator.keep_running,
         )
+        told.spec["model"] |= self._model
+        return told
 
     def stop(self) -> None:
         """Stop the operator and drop the namespace, which would be work for other operators."""
@@ -205,7 +224,7 @@ class Lane:
         tale.step.act(story)
         until_ended(story, tale.step)
 
-        def differences() -> dict[str, Any]:
+        def differences() -> dict[str, tuple[Any, Any]]:
             story.status()
             return differences_of(end_of(story), calm.end)
 
@@ -267,6 +286,7 @@ def end_of(story: Story) -> dict[str, Any]:
     for name, item in children["ControllerRevision"].items():
         text = text.replace(name, f"it@{item['revision']}")
     text = re.sub(rf"\b{re.escape(story.name)}\b", "it", text)
+    text = re.sub(_MOMENT, "then", text)
     ended: dict[str, Any] = json.loads(text.replace(story.namespace, "here"))
     return ended
 
@@ -291,12 +311,19 @@ def _timeless(value: Any) -> Any:
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
-def differences_of(found: Mapping[str, Any], expected: Mapping[str, Any]) -> dict[str, Any]:
-    keys = found.keys() | expected.keys()
+def differences_of(found: Any, expected: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
+    """Name each place where two ends differ, with what is there and what should be."""
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        keys = sorted(found.keys() | expected.keys())
+        parts = [(key, found.get(key), expected.get(key)) for key in keys]
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        parts = [(str(place), *both) for place, both in enumerate(zip(found, expected, strict=True))]
+    else:
+        return {} if found == expected else {path: (found, expected)}
     return {
-        key: {"found": found.get(key), "expected": expected.get(key)}
-        for key in sorted(keys)
-        if found.get(key) != expected.get(key)
+        place: both
+        for key, one, other in parts
+        for place, both in differences_of(one, other, f"{path}/{key}").items()
     }
 
 

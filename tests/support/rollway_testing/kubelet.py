@@ -4,7 +4,7 @@ import hashlib
 import json
 from contextlib import suppress
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from rollway_testing.kubernetes import ApiError, Kubernetes
 
@@ -22,6 +22,25 @@ class Nature(StrEnum):
     UNFETCHABLE = "FetchFailed"
     BROKEN = "SmokeTestFailed"
     CHANGED = "DigestMismatch"
+
+
+class Node(Protocol):
+    """What brings pods forward."""
+
+    natures: dict[str, Nature]
+
+    def step(self) -> None:
+        """Look at every pod once."""
+
+
+class RealNodes:
+    """Nothing to pretend: kubelets run."""
+
+    def __init__(self) -> None:
+        self.natures: dict[str, Nature] = {}
+
+    def step(self) -> None:
+        """Leave it to them."""
 
 
 class Kubelet:

@@ -5,14 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import psutil
 
-from rollway_testing.kubelet import Kubelet
+from rollway_testing.kubelet import Node
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import Server, free_port
 from rollway_testing.waiting import eventually
@@ -67,6 +67,7 @@ class OperatorProcess(Server):
         serves: str = "",
         resync: int = 2,
         log_level: str = "DEBUG",
+        runtimes: Mapping[str, Any] = RUNTIMES,
     ) -> None:
         """Have the lease in one namespace, and serve one or all."""
         super().__init__(path)
@@ -77,7 +78,7 @@ class OperatorProcess(Server):
         self.restarts = 0
         self._health, self._metrics = free_port(), free_port()
         self._runtimes = path / "runtimes.json"
-        self._runtimes.write_text(json.dumps(RUNTIMES))
+        self._runtimes.write_text(json.dumps(runtimes))
 
     @property
     def health_urls(self) -> list[str]:
@@ -168,7 +169,7 @@ class Story:
     def __init__(
         self,
         api: Kubernetes,
-        kubelet: Kubelet,
+        kubelet: Node,
         namespace: str,
         model: str,
         *,
