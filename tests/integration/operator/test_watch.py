@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -126,6 +127,11 @@ async def watched(api: Api) -> AsyncIterator[Told]:
     yield told
     watching.cancel()
     await asyncio.wait({watching})
+    # Nothing waits for kopf's thread but this test, which must not leave it to the next.
+    for thread in threading.enumerate():
+        if thread.name == "kopf":
+            await asyncio.to_thread(thread.join, 30)
+            assert not thread.is_alive()
 
 
 def breaks() -> float:
