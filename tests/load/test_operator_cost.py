@@ -5,6 +5,7 @@ Pods are only pretended to run. `ROLLWAY_LOAD_OBJECTS=100,1000` says how many Mo
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,24 +52,24 @@ class Table:
 
     def measure(self, objects: int, what: str, happening: Callable[[], object], number: int = 0) -> Used:
         """Measure until something has happened to a number of the objects."""
-        started, cpu, calls = time.monotonic(), self._cpu(), self._calls()
+        started, cpu, before = time.monotonic(), self._cpu(), Counter(self._proxy.counts())
         happening()
         cpu = self._cpu() - cpu
+        calls = Counter(self._proxy.counts()) - before
         # A process that started anew began at nothing.
-        used = Used(time.monotonic() - started, cpu if cpu > 0 else self._cpu(), self._calls() - calls)
+        used = Used(time.monotonic() - started, cpu if cpu > 0 else self._cpu(), calls.total())
         share = number or objects or 1
         print(
             f"{objects:>7} {what:<32} {used.seconds:>8.1f} {used.cpu:>8.2f} {1000 * used.cpu / share:>12.2f} "
             f"{used.calls / share:>10.1f} {self._operator.resident_bytes() / 2**20:>8.0f}",
             flush=True,
         )
+        often = (f"{call} {count / share:.1f}" for call, count in calls.most_common() if count >= share / 2)
+        print(f"        {', '.join(often)}", flush=True)
         return used
 
     def _cpu(self) -> float:
         return self._operator.cpu_seconds()
-
-    def _calls(self) -> int:
-        return sum(self._proxy.counts().values())
 
 
 def foreign_deployment(number: int) -> dict[str, Any]:
