@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,22 +102,33 @@ def test_children_deleted_or_edited_are_healed_within_half_a_minute(
 
 
 def test_a_horizontal_pod_autoscaler_made_by_hand_is_not_fought(
-    lane: Lane, faults: FaultProxy, alone: None, plane: ControlPlane
+    plane: ControlPlane,
+    faults: FaultProxy,
+    model: RegisteredModel,
+    registry: str,
+    alone: None,
+    tmp_path: Path,
 ) -> None:
-    story = lane.told(FIRST)
-    (deployment,) = story.children("Deployment")
-    plane.kubectl(
-        "autoscale", "deployment", deployment, "--min=3", "--max=5", f"--namespace={story.namespace}"
-    )
-    eventually(story.counts, lambda counts: counts == {deployment: 3}, within=60, what="it is scaled to 3")
-    mark = lane.mark()
-    throughout(story.counts, lambda counts: counts == {deployment: 3}, seconds=25, what="3 pods stay")
-    assert [call for call in lane.writes(mark) if call["resource"] == "deployments/scale"] == []
+    model.add_version()
+    lane = Lane.on(plane, faults, tmp_path, "autoscaled", model.name)
+    try:
+        story = lane.told(FIRST)
+        (deployment,) = story.children("Deployment")
+        plane.kubectl("autoscale", "deployment", deployment, "--min=3", "--max=5", "--namespace=autoscaled")
+        eventually(
+            story.counts, lambda counts: counts == {deployment: 3}, within=60, what="it is scaled to 3"
+        )
+        mark = lane.mark()
+        throughout(story.counts, lambda counts: counts == {deployment: 3}, seconds=8, what="3 pods stay")
+        assert [call for call in lane.writes(mark) if call["resource"] == "deployments/scale"] == []
+        story.until(lambda status: status["readyReplicas"] == 3, "the status counts them")
+    finally:
+        lane.stop()
 
 
 @pytest.mark.thorough
 def test_with_the_registry_hanging_a_deleted_object_is_gone(
-    lane: Lane, alone: None, api: Kubernetes, mlflow_server: MLflowServer, tmp_path: Any
+    lane: Lane, alone: None, api: Kubernetes, mlflow_server: MLflowServer, tmp_path: Path
 ) -> None:
     with FaultProxy(tmp_path, upstream=mlflow_server.uri) as tracking:
         spec = {
