@@ -55,7 +55,7 @@ def test_nothing_is_written_but_the_lease(
     lane: Lane, resting: list[Story], faults: FaultProxy, alone: None
 ) -> None:
     resync = 22
-    lane.until_quiet(resync * 6)
+    lane.until_quiet(resync * 6, resyncs_of_quiet=1)
     mark = lane.mark()
     seconds = 300
     throughout(lambda: lane.operator.running, bool, seconds=seconds, what="the operator runs")

@@ -136,7 +136,7 @@ def test_a_leader_frozen_at_a_write_has_at_most_that_one_arrive(
     calm = _calm(new_pair("frozen-calm"))
     points = [point for point in calm.points if point.when == "before"]
     seconds = 60.0
-    with ThreadPoolExecutor(4) as pool:
+    with ThreadPoolExecutor(8) as pool:
         told = [
             pool.submit(_tell_frozen, new_pair(f"frozen-{number}"), calm, point, seconds)
             for number, point in enumerate(points)

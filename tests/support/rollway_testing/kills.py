@@ -28,7 +28,6 @@ Status = dict[str, Any]
 KINDS = ("ControllerRevision", "ConfigMap", "Service", "Deployment")
 _NEVER_ALIKE = frozenset({"lastTransitionTime", "targetSince", "startedAt", "finishedAt", "time", "since"})
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
-_RESYNCS_OF_QUIET = 3
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ class Lane:
             if call["mutating"] and not call["resource"].startswith("lease")
         ]
 
-    def until_quiet(self, within: float = 90) -> None:
+    def until_quiet(self, within: float = 90, resyncs_of_quiet: int = 3) -> None:
         """Wait until some resyncs have passed in which nothing was written."""
         since = self.mark()
 
@@ -175,7 +174,7 @@ class Lane:
                 for call in self._calls(since)
             )
 
-        eventually(resyncs, lambda seen: seen > _RESYNCS_OF_QUIET, within=within, what="nothing is written")
+        eventually(resyncs, lambda seen: seen > resyncs_of_quiet, within=within, what="nothing is written")
 
     def tell(self, tale: Tale) -> Calm:
         """Tell a tale undisturbed."""
