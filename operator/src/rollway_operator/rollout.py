@@ -121,8 +121,16 @@ def candidate_mismatched(now: Situation) -> Decision | None:
     other = next((pod.digest for pod in now.candidate.staying if pod.digest not in (None, pin)), None)
     if other is None:
         return None
-    message = f"v{now.candidate.revision.version}: artifacts have digest {other}, pinned is {pin}"
+    version = now.candidate.revision.version
+    message = f"v{version}: artifacts have digest {other}, pinned is {pin}{_asked_for(now.candidate)}"
     return Decision(Action.ABORT, "DigestMismatch", message)
+
+
+def _asked_for(track: Track) -> str:
+    """Name the field that a pinned digest comes from, where it comes from one."""
+    if "digest" not in track.revision.inputs:
+        return ""
+    return "; spec.model.digest asks for the latter: correct it, or name the version that has it"
 
 
 def candidate_failed(now: Situation) -> Decision | None:
@@ -140,7 +148,8 @@ def candidate_failed(now: Situation) -> Decision | None:
         return Decision(
             Action.ABORT, "CanaryRestarted", f"v{version} exited {restarts} times: {failure.message}"
         )
-    return Decision(Action.ABORT, failure.reason, f"v{version}: {failure.message}")
+    field = _asked_for(now.candidate) if failure.reason == "DigestMismatch" else ""
+    return Decision(Action.ABORT, failure.reason, f"v{version}: {failure.message}{field}")
 
 
 def candidate_stuck(now: Situation) -> Decision | None:

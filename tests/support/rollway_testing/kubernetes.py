@@ -28,6 +28,7 @@ _KINDS: Final = {
     "Event": "v1/events",
     "Lease": "coordination.k8s.io/v1/leases",
     "Namespace": "v1/namespaces",
+    "SubjectAccessReview": "authorization.k8s.io/v1/subjectaccessreviews",
     "ResourceQuota": "v1/resourcequotas",
 }
 _APPLY: Final = "application/apply-patch+yaml"
