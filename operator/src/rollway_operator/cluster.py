@@ -336,7 +336,11 @@ def _checked(status: int, answer: Json, doing: str) -> Json:
     causes = (answer.get("details") or {}).get("causes") or ()
     if status == 403 and any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
         raise EndingError(message)
-    raise {403: ForbiddenError, 409: ConflictError, 422: InvalidError}.get(status, ClusterError)(message)
+    raise _ERRORS.get(status, ClusterError)(message)
+
+
+_ERRORS: Final = {400: InvalidError, 403: ForbiddenError, 409: ConflictError, 422: InvalidError}
+"""What an admission webhook denies without a code of its own comes as 400."""
 
 
 def controller_of(child: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -58,13 +58,18 @@ async def reconcile(context: Context, body: Object) -> timedelta | None:
 def _remedy(error: ClusterError) -> str:
     """Tell what to change so that a write which the API server refuses is taken."""
     text = str(error)
+    if "denied" in text:
+        return _POLICY
     if isinstance(error, InvalidError):
         return "correct the field that it names, or delete the object if it can be made anew"
     if "exceeded quota" in text:
         return "raise the namespace's ResourceQuota, or ask for less"
     if "cannot " in text and "in API group" in text:
         return "grant it to the operator's service account, as the chart's roles do"
-    return "a policy of this cluster refuses it: change the policy, or what the ModelDeployment asks for"
+    return _POLICY
+
+
+_POLICY = "a policy of this cluster refuses it: change the policy, or what the ModelDeployment asks for"
 
 
 @dataclass(frozen=True)

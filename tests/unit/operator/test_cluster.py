@@ -9,8 +9,10 @@ from rollway_operator import cluster as module
 from rollway_operator.cluster import Cluster
 from rollway_operator.errors import (
     ClusterError,
+    ConflictError,
     EndingError,
     ForbiddenError,
+    InvalidError,
     NotLeaderError,
 )
 from rollway_testing.clock import without_waiting
@@ -199,6 +201,17 @@ async def test_refused_credentials_are_read_anew_and_tried_once(monkeypatch: pyt
     with pytest.raises(ClusterError, match="401"):
         await connected(server, 14.0).create(CONFIG_MAP)
     assert len(server.sent) == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(400, InvalidError), (403, ForbiddenError), (409, ConflictError), (422, InvalidError)],
+)
+async def test_what_is_refused_for_good_has_an_error_of_its_own(status: int, error: type[Exception]) -> None:
+    server = Server()
+    server.answers = [refused(status)]
+    with pytest.raises(error, match="as the test wants it"):
+        await connected(server, 14.0).create(CONFIG_MAP)
 
 
 async def test_what_ends_with_its_namespace_is_told_apart_from_what_is_forbidden() -> None:

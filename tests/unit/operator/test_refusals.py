@@ -26,6 +26,7 @@ RBAC = (
     'resource "configmaps" in API group "" in the namespace "team-a"'
 )
 POLICY = "create ConfigMap iris-1: 403 Forbidden: admission webhook denied the request: no team label"
+WEBHOOK = 'create ConfigMap iris-1: 400 : admission webhook "a" denied the request: no team label'
 INVALID = "create ConfigMap iris-1: 422 Invalid: data: Too long"
 
 
@@ -111,6 +112,7 @@ async def passes(cluster: Cluster, number: int = 8) -> None:
         (ForbiddenError(QUOTA), "raise the namespace's ResourceQuota"),
         (ForbiddenError(RBAC), "grant it to the operator's service account"),
         (ForbiddenError(POLICY), "change the policy"),
+        (InvalidError(WEBHOOK), "change the policy"),
         (InvalidError(INVALID), "correct the field that it names"),
     ],
 )
