@@ -8,11 +8,10 @@ from typing import Any
 
 import grpc
 import httpx
-import numpy as np
 import pytest
 
 from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, await_true
-from .runtimes import Runtime
+from .runtimes import Runtime, alike
 
 IDENTITY = {"x-model-version": VERSION, "x-model-revision": REVISION}
 GOOD = [float(number) for number in range(30)]
@@ -59,7 +58,7 @@ def test_rest_equals_the_model(arrays: Pod, array_model: Trained) -> None:
     answer = ask(arrays, arrays.runtime.predict_path, arrays.runtime.request(rows))
     assert answer.status_code == 200, answer.text
     expected = array_model.estimator.predict_proba(rows)
-    assert np.array_equal(arrays.runtime.answers(answer.json()), expected)
+    assert alike(arrays.runtime.answers(answer.json()), expected)
     assert identity_of(answer) == IDENTITY
 
 
@@ -73,25 +72,25 @@ def test_rest_equals_the_model_of_named_columns(frames: Pod, frame_model: Traine
 def test_grpc_equals_the_model(arrays: Pod, array_model: Trained) -> None:
     rows = array_model.rows.to_numpy()[:7]
     message, metadata = call(arrays, arrays.runtime.grpc_request(rows))
-    assert np.array_equal(arrays.runtime.grpc_answers(message), array_model.estimator.predict_proba(rows))
+    assert alike(arrays.runtime.grpc_answers(message), array_model.estimator.predict_proba(rows))
     assert IDENTITY.items() <= metadata.items()
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("row", "told"),
     [
-        ([GOOD[:29]], "shape [-1, 30], got [1, 29]"),
-        ([["a"] * 30], "got a string"),
-        ([[None, *GOOD[1:]]], "got null"),
-        ([[True, *GOOD[1:]]], "got a boolean"),
-        ([[{}, *GOOD[1:]]], "got an object"),
+        (GOOD[:29], "shape [-1, 30], got [1, 29]"),
+        (["a"] * 30, "got a string"),
+        ([None, *GOOD[1:]], "got null"),
+        ([True, *GOOD[1:]], "got a boolean"),
+        ([{}, *GOOD[1:]], "got an object"),
     ],
     ids=["a feature too few", "texts", "null", "a boolean", "an object"],
 )
-def test_a_mistake_is_400_and_named(arrays: Pod, rows: list[list[Any]], told: str) -> None:
+def test_a_mistake_is_400_and_named(arrays: Pod, row: list[Any], told: str) -> None:
     body = arrays.runtime.request([GOOD])
-    text = json.dumps(body).replace(json.dumps(GOOD), json.dumps(rows[0]))
-    text = text.replace("[1, 30]", json.dumps([1, len(rows[0])]))
+    text = json.dumps(body).replace(json.dumps(GOOD), json.dumps(row))
+    text = text.replace("[1, 30]", json.dumps([1, len(row)]))
     answer = ask(arrays, arrays.runtime.predict_path, text.encode())
     assert answer.status_code == 400, answer.text
     assert f": expected {'shape' if 'shape' in told else 'FP64'}" in arrays.runtime.error(answer.json())

@@ -23,7 +23,7 @@ from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
 from .conftest import MODEL_NAME, NewPod, Pod, Trained
-from .runtimes import Runtime
+from .runtimes import Runtime, alike
 
 REMOVAL_SECONDS = 1.0
 
@@ -90,7 +90,7 @@ class Traffic:
                 self.failures.append(f"{type(error).__name__}: {error}")
             else:
                 self.answers[version] += 1
-                if data != self.expected:
+                if not alike(data, self.expected):
                     self.failures.append(f"wrong answer {data}")
             await asyncio.sleep(max(0.0, 0.05 - (time.monotonic() - began)))
 

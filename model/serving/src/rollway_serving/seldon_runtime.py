@@ -6,6 +6,7 @@ python -m rollway_serving.seldon_runtime
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rollway_serving import gates, process
@@ -51,7 +52,9 @@ class Server:
 
     async def load(self) -> None:
         """Load the model and run its gates; only then does anything reach seldon-core."""
-        model = await asyncio.get_running_loop().run_in_executor(None, self._load)
+        # A thread of its own, for which a server that is told to stop need not wait.
+        with_thread = asyncio.get_running_loop().run_in_executor
+        model = await with_thread(ThreadPoolExecutor(1, "loader"), self._load)
         component = Component(model, self._settings, self._metrics)
         rewards = Rewards(self._metrics)
         self._bridge.loaded(application(component, rewards))
