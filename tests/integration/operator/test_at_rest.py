@@ -67,6 +67,7 @@ def test_nothing_is_written_but_the_lease(
 
 
 SPOILT: dict[str, dict[str, Any]] = {
+    "NetworkPolicy": {"spec": {"egress": []}},
     "Service": {"spec": {"selector": {"app": "x"}}},
     "ConfigMap": {"data": {"digest": "sha256:0"}},
     "Deployment": {"spec": {"replicas": 0}},
@@ -85,8 +86,9 @@ def test_children_deleted_or_edited_are_healed_within_half_a_minute(
             for name in story.children(kind):
                 api.delete(kind, name, story.namespace)
         else:
-            revision = next(iter(story.children("ControllerRevision")))
-            api.patch(kind, revision, story.namespace, SPOILT[kind])
+            # The Service and the policy of the whole are named as it is, the others as their revision.
+            name = max(story.children(kind))
+            api.patch(kind, name, story.namespace, SPOILT[kind])
     spoiled = time.monotonic()
     assert sum(end_of(story) != was for story, was in zip(resting, before, strict=True)) > OBJECTS // 2
 

@@ -25,7 +25,7 @@ from rollway_testing.waiting import NotInTimeError, eventually
 
 Status = dict[str, Any]
 
-KINDS = ("ControllerRevision", "ConfigMap", "Service", "Deployment")
+KINDS = ("ControllerRevision", "ConfigMap", "Service", "Deployment", "NetworkPolicy")
 _NEVER_ALIKE = frozenset({"lastTransitionTime", "targetSince", "startedAt", "finishedAt", "time", "since"})
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 
@@ -298,6 +298,8 @@ def _essence(kind: str, item: Mapping[str, Any]) -> dict[str, Any]:
         return {"labels": metadata["labels"], "replicas": item["spec"]["replicas"], "template": template}
     if kind == "Service":
         return metadata | {key: item["spec"].get(key) for key in ("selector", "ports")}
+    if kind == "NetworkPolicy":
+        return metadata | {"spec": item["spec"]}
     return metadata | {key: item.get(key) for key in ("data", "revision")}
 
 
