@@ -44,10 +44,10 @@ class Server:
         self.answers: list[Answer] = []
         self.delay = 0.0
 
-    async def param_serialize(self, method: str, path: str, **_: Any) -> tuple[str, str]:
-        return method, path
+    async def param_serialize(self, method: str, path: str, **_: Any) -> tuple[Any, ...]:
+        return method, path, {}, None, []
 
-    async def call_api(self, method: str, path: str, *, _request_timeout: Any) -> Answer:
+    async def call_api(self, method: str, path: str, *_: Any, _request_timeout: Any) -> Answer:
         self.sent.append(f"{method} {path}")
         self.time_outs.append(_request_timeout.total)
         await asyncio.sleep(self.delay)
