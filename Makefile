@@ -57,8 +57,9 @@ integration: $(ENVIRONMENT) binaries environments ## Real MLflow, S3 and API ser
 	pytest tests/integration
 
 .PHONY: test-kill
-test-kill: $(ENVIRONMENT) binaries ## Every kill point and every API server trouble at full length; prints a log
+test-kill: $(ENVIRONMENT) binaries images ## Every kill point and every API server trouble at full length; prints a log
 	ROLLWAY_THOROUGH=1 pytest -s $(addprefix tests/integration/operator/test_,$(addsuffix .py,$(THOROUGH)))
+	ROLLWAY_THOROUGH=1 pytest -s tests/e2e/test_kill_points.py
 
 .PHONY: load
 load: $(ENVIRONMENT) binaries ## What the operator costs at 0, 100 and 1,000 objects; prints a table
