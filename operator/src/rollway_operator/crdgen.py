@@ -81,7 +81,8 @@ def leaf(schema: Mapping[str, Any]) -> Schema:
     """Keep what Kubernetes knows too; a pattern that `api.form` puts into words becomes a rule that says them."""
     result: Schema = {key: schema[key] for key in KEPT if key in schema}
     if "x-form" in schema:
-        worded = api.rule(f"self.matches(r'{result.pop('pattern')}')", schema["x-form"])
+        number = "type(self) == int || " if schema.get("x-kubernetes-int-or-string") else ""
+        worded = api.rule(f"{number}self.matches(r'{result.pop('pattern')}')", schema["x-form"])
         result["x-kubernetes-validations"] = [worded, *result.get("x-kubernetes-validations", ())]
     return result
 

@@ -62,7 +62,8 @@ Quantity = Annotated[
     Field(
         max_length=24,
         pattern=_QUANTITY,
-        json_schema_extra={"x-kubernetes-int-or-string": True},
+        json_schema_extra={"x-kubernetes-int-or-string": True}
+        | form("must be a quantity such as 500m or 2Gi"),
     ),
 ]
 
@@ -330,6 +331,7 @@ class Resources(Value):
         json_schema_extra=rules(
             rule(
                 "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
+                "!isQuantity(string(self.requests[k])) || !isQuantity(string(self.limits[k])) || "
                 "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
                 "each request must be at most the limit of the same name",
             )
