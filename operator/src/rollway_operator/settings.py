@@ -32,10 +32,10 @@ class _Ports(_Closed):
 
 class _Limits(_Closed):
     max_body_bytes: int | None = Field(default=None, ge=1024, le=1 << 30)
-    header_seconds: float | None = Field(default=None, gt=0, le=3600)
-    body_seconds: float | None = Field(default=None, gt=0, le=3600)
-    max_concurrency: int | None = Field(default=None, ge=1, le=10_000)
-    max_queue: int | None = Field(default=None, ge=0, le=100_000)
+    header_seconds: float | None = Field(default=None, ge=0.1, le=3600)
+    body_seconds: float | None = Field(default=None, ge=0.1, le=3600)
+    max_concurrency: int | None = Field(default=None, ge=1, le=1024)
+    max_queue: int | None = Field(default=None, ge=0, le=65_536)
 
 
 class _Runtime(_Closed):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from rollway_operator import manifests
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import ArtifactSource, ModelVersion, Platform, Runtime, StoredRevision
+from rollway_operator.settings import runtimes
+from rollway_serving.settings import Settings as ServerSettings
 from rollway_testing.world import RUNTIME, SOURCE
 
 VERSION = ModelVersion("fraud", "3", "run3", "s3://models/fraud/3")
@@ -73,6 +76,45 @@ def test_the_environment_is_compared_and_told_unless_somebody_chose_otherwise() 
     assert environment(revision())["ROLLWAY_ENVIRONMENT_POLICY"] == "Warn"
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"maxBodyBytes": 1024, "headerSeconds": 0.1, "bodySeconds": 0.1, "maxConcurrency": 1, "maxQueue": 0},
+        {
+            "maxBodyBytes": 1 << 30,
+            "headerSeconds": 3600,
+            "bodySeconds": 3600,
+            "maxConcurrency": 1024,
+            "maxQueue": 65536,
+        },
+    ],
+)
+def test_the_server_understands_the_limits_that_the_operator_takes(
+    limits: dict[str, float], tmp_path: Path
+) -> None:
+    definition = {
+        "image": "a:1",
+        "fetchCommand": ["fetch"],
+        "ports": {"http": 8080, "grpc": 8081, "metrics": 8082},
+        "readinessPath": "/ready",
+        "livenessPath": "/live",
+        "drainSeconds": 5,
+        "limits": limits,
+    }
+    (tmp_path / "runtimes.json").write_text(json.dumps({"mlserver": definition}))
+    made = revision(runtimes(tmp_path / "runtimes.json")["mlserver"])
+    read = ServerSettings.parse(json.loads(json.dumps(made.settings))).limits
+    found = (
+        read.max_body_bytes,
+        read.header_seconds,
+        read.body_seconds,
+        read.max_concurrency,
+        read.max_queue,
+    )
+    assert found == (tuple(limits.values()) or (1 << 20, 5, 10, 16, 64))
+
+
 # ------------------------------------------------------------------------------------------------ what was chosen
 
 
@@ -101,6 +143,8 @@ def test_the_smoke_test_reaches_the_server_as_numbers() -> None:
         "maxLatencySeconds": 0.5,
         "tolerance": 0.001,
     }
+    read = ServerSettings.parse(json.loads(json.dumps(made.settings)))
+    assert (read.max_latency_seconds, read.tolerance) == (0.5, 0.001)
 
 
 def test_golden_data_are_copied_to_the_letter() -> None:

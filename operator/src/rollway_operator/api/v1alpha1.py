@@ -54,7 +54,10 @@ Duration = Annotated[
     Field(
         pattern=_DURATION,
         max_length=9,
-        json_schema_extra=form("must be a whole number above 0 with its unit, ms, s, m or h, such as 30s"),
+        json_schema_extra=form("must be a whole number above 0 with its unit, ms, s, m or h, such as 30s")
+        | rules(
+            rule(f"!self.matches(r'{_DURATION}') || duration(self) <= duration('24h')", "must be at most 24h")
+        ),
     ),
 ]
 Quantity = Annotated[
