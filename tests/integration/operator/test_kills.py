@@ -101,7 +101,7 @@ def _timeless(value: Any) -> Any:
         return {
             key: _timeless(item)
             for key, item in value.items()
-            if key not in ("lastTransitionTime", "targetSince")
+            if key not in ("lastTransitionTime", "targetSince", "startedAt", "finishedAt")
         }
     return [_timeless(item) for item in value] if isinstance(value, list) else value
 

@@ -33,7 +33,7 @@ class Writer:
         return answer.json()
 
     def model(self) -> str:
-        name = f"fraud-{next(_NUMBERS)}"
+        name = f"asked-{next(_NUMBERS)}"
         self.call("POST", "registered-models/create", name=name)
         return name
 

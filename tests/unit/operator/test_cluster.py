@@ -105,8 +105,8 @@ async def test_who_waited_for_a_place_in_the_rate_is_asked_again_before_the_writ
     ended = await asyncio.gather(*(cluster.create(CONFIG_MAP) for _ in range(600)), return_exceptions=True)
     refused = [end for end in ended if isinstance(end, NotLeaderError)]
     assert len(server.sent) == len(ended) - len(refused)
-    # A slow machine's own time counts too, so only the order of magnitude is sure.
-    assert 395 <= len(server.sent) < 600
+    # At most 400 fit into two seconds; a slow machine's own time counts too, and only the burst is sure.
+    assert 200 <= len(server.sent) <= 405
 
 
 @without_waiting
