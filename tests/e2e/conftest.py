@@ -13,7 +13,7 @@ import yaml
 
 from rollway_cluster.cluster import Cluster, select
 from rollway_cluster.images import REPOSITORY
-from rollway_cluster.install import Installation, client_of, install, load_images
+from rollway_cluster.install import RUNTIMES, Installation, client_of, install, load_images
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.operator import Operator
 from rollway_testing.registry import Registry
@@ -42,10 +42,10 @@ def cluster() -> Iterator[Cluster]:
         selected.down()
 
 
-def runtime(image: str) -> dict[str, Any]:
-    """What the chart's values say of an inference server that is used as Rollway's mlserver is."""
-    values = yaml.safe_load((REPOSITORY / "charts/rollway/values.yaml").read_text())
-    return dict(values["runtimes"]["mlserver"]) | {"image": image}
+def runtime(name: str, image: str) -> dict[str, Any]:
+    """What the chart's values say of this inference server, else of one that is used as Rollway's mlserver is."""
+    values = yaml.safe_load((REPOSITORY / "charts/rollway/values.yaml").read_text())["runtimes"]
+    return dict(values.get(name, values["mlserver"])) | {"image": image}
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +55,8 @@ def installer(cluster: Cluster, say: Callable[[str], None]) -> Callable[..., Ins
 
     def run(**runtimes: str) -> Installation:
         images = load_images(cluster, say=say)
-        servers = {"mlserver": images["mlserver"]} | runtimes
-        values = {"runtimes": {name: runtime(image) for name, image in servers.items()}}
+        servers = {name: images[name] for name in RUNTIMES} | runtimes
+        values = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}}
         return install(client, images, values=values, say=say)
 
     return run

@@ -31,6 +31,7 @@ REPOSITORY = Path(__file__).parents[3]
 DOCKERFILES = {
     "operator": "operator/Dockerfile",
     "mlserver": "model/serving/Dockerfile",
+    "seldon": "model/serving/seldon.Dockerfile",
     "training": "model/training/Dockerfile",
     "mlflow": "charts/mlflow/image/Dockerfile",
     "seaweedfs": "charts/mlflow/s3-image/Dockerfile",

@@ -17,7 +17,8 @@ from rollway_cluster.cluster import Cluster
 from rollway_cluster.errors import ClusterError
 from rollway_cluster.images import REPOSITORY, build_images
 
-IMAGES = ("operator", "mlserver", "mlflow", "training", "seaweedfs")
+IMAGES = ("operator", "mlserver", "seldon", "mlflow", "training", "seaweedfs")
+RUNTIMES = ("mlserver", "seldon")
 MLFLOW_NAMESPACE = "mlflow"
 SYSTEM_NAMESPACE = "rollway-system"
 MODELS_BUCKET = "models"
@@ -211,6 +212,6 @@ def _mlflow_values(images: Mapping[str, str]) -> Object:
 def _rollway_values(images: Mapping[str, str], resync_seconds: int) -> Object:
     return {
         "image": images["operator"],
-        "runtimes": {"mlserver": {"image": images["mlserver"]}},
+        "runtimes": {name: {"image": images[name]} for name in RUNTIMES},
         "resyncSeconds": resync_seconds,
     }
