@@ -53,8 +53,8 @@ def _code(new_server: NewServer) -> int:
     places = Places.from_environment(os.environ)
     try:
         settings = Settings.load(places.config / "settings.json")
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_live(new_server, settings, places))
+        # The loop is never closed: it would wait for a model that is still being loaded, and the process ends anyway.
+        uvloop.new_event_loop().run_until_complete(_live(new_server, settings, places))
     except SettingsError as error:
         failure: PodFailure = ModelLoadFailed(f"the revision's settings cannot be used: {error}")
     except PodFailure as error:
