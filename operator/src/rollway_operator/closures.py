@@ -114,6 +114,12 @@ def closed_for_all_shapes(fates: Fates, target: StoredRevision) -> StoredRevisio
     return max(found, key=_since, default=target)
 
 
+def left_by_person(fates: Fates, revision: StoredRevision) -> tuple[StoredRevision, ...]:
+    """Give a revision with every other shape of its version that a person closed: undone twice, both were left."""
+    others = (r for r in fates.values() if r.closed_by_person and r.key == revision.key)
+    return (revision, *(other for other in others if other.name != revision.name))
+
+
 def follow(fates: Fates, stable: StoredRevision | None, revision: StoredRevision) -> StoredRevision:
     """Find what serves in a closed one's place: what a person went back to, else stable; itself where nothing does.
 

@@ -10,7 +10,7 @@ roles       who is stable and who is candidate from now on
 plan        status first; then ControllerRevision, ConfigMap, Services, Deployments; counts; prunes; events
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -267,7 +267,8 @@ def set_course(
         left = target if target.closed else stable
         wanted = closures.follow(fates, stable, left)
         if not wanted.closed:
-            reshaped, obstacle = _reshaped(deployment, observed, platform, wanted, left)
+            closed = closures.left_by_person(fates, left)
+            reshaped, obstacle = _reshaped(deployment, observed, platform, wanted, closed)
             wanted = fates.get(reshaped.name, reshaped)
     elif target.closed:
         wanted = closures.follow(fates, None, target)
@@ -282,7 +283,7 @@ def _reshaped(
     observed: Observed,
     platform: Platform,
     serving: StoredRevision,
-    left: StoredRevision,
+    left: Iterable[StoredRevision],
 ) -> tuple[StoredRevision, Failure | None]:
     """Give what serves in place of what was `left` the present spec, if that changed since."""
     kept = {key: serving.inputs.get(key) for key in manifests.OF_THE_VERSION}
@@ -291,9 +292,8 @@ def _reshaped(
     )
     if shaped is None or obstacle:
         return serving, obstacle
-    went_back = bool(left.closing and left.closing.instead)
-    unchanged = left.closed and manifests.same_shape(shaped.inputs, left.inputs)
-    if unchanged and (went_back or serving.number < left.number):
+    unchanged = [one for one in left if one.closed and manifests.same_shape(shaped.inputs, one.inputs)]
+    if any((one.closing and one.closing.instead) or serving.number < one.number for one in unchanged):
         return serving, None
     return shaped, None
 

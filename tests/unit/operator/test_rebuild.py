@@ -175,6 +175,28 @@ def test_the_same_candidate_goes_on() -> None:
     assert world.events.count("RolloutStarted") == 2
 
 
+def test_what_a_person_goes_back_to_goes_on() -> None:
+    world = undoing()
+    destination, pods = world.status["canary"]["revision"], {pod.name for pod in world.pods}
+    world.status = {}
+    world.reconcile()
+    assert world.status["canary"]["revision"] == destination
+    world.tick()
+    assert pods <= {pod.name for pod in world.pods}
+
+
+def test_no_verb_acts_again_before_anything_serves() -> None:
+    world = World(natures={"1": Nature.BROKEN})
+    world.settle()
+    world.say("retry", world.status["model"]["targetRevision"])
+    world.settle()
+    world.natures.clear()
+    world.status = {}
+    world.settle()
+    assert world.serving is None
+    assert world.condition("Stalled")["reason"] == "SmokeTestFailed"  # type: ignore[index]
+
+
 def test_an_unknown_canary_changes_nothing() -> None:
     world = at_rest()
     before = world.status

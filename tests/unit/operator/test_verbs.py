@@ -147,6 +147,7 @@ def test_a_pause_in_the_middle_holds_the_rollout_as_it_is() -> None:
     canary = world.status["canary"]["revision"]
     assert world.replicas(canary) == 1
     assert world.served_version == "1"
+    assert not holds(world, "Reconciling")
     world.now = world.now.replace(year=2027)
     assert world.settle() < 3
     world.say("resume", world.serving)
@@ -154,6 +155,21 @@ def test_a_pause_in_the_middle_holds_the_rollout_as_it_is() -> None:
     assert not holds(world, "Stalled")
     world.settle()
     assert world.served_version == "2"
+
+
+def test_a_pause_does_not_count_against_the_deadline() -> None:
+    world = serving(natures={"2": Nature.UNFETCHABLE}, progressDeadlineSeconds=30)
+    world.target = "2"
+    world.reconcile()
+    world.edit(paused=True)
+    world.settle()
+    world.tick(3600)
+    world.edit(paused=False)
+    for stalled in (False, True):
+        world.reconcile()
+        assert holds(world, "Reconciling")
+        assert holds(world, "Stalled") is stalled
+        world.tick(31)
 
 
 def test_while_paused_a_broken_candidate_is_dropped_all_the_same() -> None:
@@ -355,6 +371,50 @@ def test_undo_of_a_changed_spec_goes_back_to_the_pods_before() -> None:
     world.edit(predictor={"replicas": 1, "timeout": "20s"})
     world.settle()
     assert world.stored(world.serving).inputs["timeout"] == "20s"
+
+
+def test_one_retry_opens_every_shape_that_a_person_closed() -> None:
+    world = serving()
+    shapes = [world.serving]
+    for timeout in ("10s", "20s"):
+        world.edit(predictor={"replicas": 1, "timeout": timeout})
+        world.settle()
+        shapes.append(world.serving)
+    for shape in (shapes[1], shapes[0]):
+        world.say("undo", shape)
+        world.settle()
+        assert world.serving == shape
+    world.say("retry", shapes[2])
+    world.settle()
+    assert world.serving == shapes[2]
+    assert world.status["model"]["targetRevision"] == shapes[2]
+    assert "closed" not in world.status["model"]
+
+
+def test_undo_twice_across_shapes_and_versions_goes_back_twice() -> None:
+    world = serving("1", "2")
+    first = min(world.observed().revisions, key=lambda revision: revision.number).name
+    second = world.serving
+    world.edit(predictor={"replicas": 1, "timeout": "10s"})
+    world.settle()
+    for revision in (second, first):
+        world.say("undo", revision)
+        world.settle()
+        assert world.serving == revision
+    world.edit(predictor={"replicas": 1, "timeout": "20s"})
+    world.settle()
+    assert world.served_version == "1"
+    assert world.stored(world.serving).inputs["timeout"] == "20s"
+
+
+def test_what_a_person_went_back_to_is_kept_whatever_the_limit() -> None:
+    world, first, _ = undone(revisionHistoryLimit=1)
+    world.edit(revisionHistoryLimit=0)
+    world.settle()
+    world.edit(predictor={"replicas": 1, "timeout": "10s"})
+    world.settle()
+    assert world.serving != first
+    assert world.stored(first).promoted
 
 
 def test_undo_while_another_version_was_rejected() -> None:
