@@ -30,6 +30,16 @@ def test_bytes_are_little_endian_on_every_machine() -> None:
     assert raw_tensor.pack("BYTES", ["ab"]) == b"\x02\0\0\0ab"
 
 
+@pytest.mark.parametrize(
+    ("datatype", "raw"), [("FP32", b"\0" * 12), ("FP32", b"\0" * 4), ("BYTES", b"\0" * 12)]
+)
+def test_bytes_that_are_not_as_many_as_the_shape_says_are_refused(datatype: str, raw: bytes) -> None:
+    with pytest.raises(
+        InputError, match=r"^'x': expected 2 (FP32 values, got \d+ bytes|strings with their lengths)"
+    ):
+        raw_tensor.unpack("x", datatype, [2], raw)
+
+
 @given(
     datatype=st.sampled_from([*DATATYPES, "FP128", ""]),
     shape=st.lists(st.integers(-3, 2**70), max_size=10),

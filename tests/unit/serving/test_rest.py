@@ -3,11 +3,12 @@
 import asyncio
 import doctest
 import json
+import resource
 from typing import Any
 
 import pytest
 
-from rollway_serving import rpc
+from rollway_serving import connections, rpc
 from rollway_serving.lifecycle import Lifecycle
 from rollway_serving.limits import Admission
 from rollway_serving.metrics import Method, Metrics
@@ -182,7 +183,9 @@ def test_many_unfinished_bodies_are_too_many(serving: Serving) -> None:
 
     statuses = asyncio.run(talk())
     assert (statuses.count(429), statuses.count(200)) == (9, 71)
-    assert serving.ask("/predict", b"x", content_length="1")[0] == 200
+    assert (
+        serving.ask("/predict", b"x", b"y", content_length="2")[0] == 200
+    )  # and what has been read is forgotten
 
 
 def test_until_the_model_is_ready_only_liveness_answers(serving: Serving) -> None:
@@ -227,6 +230,25 @@ def test_the_metrics_port_has_one_page(serving: Serving, path: str, verb: str, s
     got, _, body = ask(metrics_app(serving.metrics), path, verb=verb)
     assert got == status
     assert (b"rollway_inference_requests_total" in body) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [
+        ((1024, 524_288), (16_384, 524_288)),
+        ((1024, 4096), (4096, 4096)),
+        ((1024, -1), (16_384, -1)),
+        ((20_000, 20_000), None),
+    ],
+)
+def test_a_server_may_hold_its_connections_open(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], asked: tuple[int, int] | None
+) -> None:
+    told = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: told.append(limit))
+    connections.allow_files()
+    assert told == ([asked] if asked else [])
 
 
 def test_the_examples_in_the_docstrings_are_true() -> None:

@@ -14,6 +14,7 @@ connection stays of use.
 from __future__ import annotations
 
 import enum
+import resource
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,15 @@ MAX_HEADER_BYTES = 32 << 10
 MAX_CONNECTIONS = 4096
 """Beyond these an idle connection makes room for a new one; if none is idle, the new one is closed."""
 _MAX_PIPELINED = 16
+
+
+def allow_files() -> None:
+    """Let the process hold as many files open as its connections need: a container often starts with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * MAX_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 class _Phase(enum.Enum):

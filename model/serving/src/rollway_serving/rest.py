@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
-from rollway_serving.connections import Connection
+from rollway_serving.connections import Connection, allow_files
 from rollway_serving.limits import RETRY_AFTER_SECONDS
 from rollway_serving.metrics import CONTENT_TYPE, asked
 
@@ -240,6 +240,7 @@ class HttpServer:
 
     async def serve(self) -> None:
         """Serve until told to stop."""
+        allow_files()
         await self._server.serve()
 
     async def stop(self) -> None:

@@ -403,8 +403,8 @@ class Predictor(Value):
     )
     timeout: Duration | None = Field(
         default=None,
-        description="How long a pod that is told to stop may take to finish the predictions it has begun, such as 30s "
-        "(the default).",
+        description="How long a prediction may take, such as 30s (the default), and a pod that is told to stop may "
+        "take to finish those that it has begun.",
     )
     node_selector: Mapping[str, LabelValue] | None = Field(
         default=None, max_length=20, description="Labels that a node must carry to run the model's pods."
