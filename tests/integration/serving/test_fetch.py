@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,48 @@ def test_an_outage_of_a_minute_is_fetch_failed(
     assert time.monotonic() - began > 55
     assert pod.termination["reason"] == "FetchFailed"
     assert contents(pod.model) == {}
+
+
+@pytest.mark.parametrize("policy", ["", "Warn", "Enforce"])
+def test_a_model_of_other_packages_is_judged_by_the_policy(
+    new_pod: NewPod, s3: SeaweedFS, stored: dict[str, str], frame_model: Trained, policy: str
+) -> None:
+    key = stored["ROLLWAY_MODEL_URI"].removeprefix("s3://models/")
+    other = f"scikit-learn==1.4.0\nnumpy=={version('numpy')}\nmlflow==1.0\n-r more.txt\n"
+    s3.client().put_object(Bucket="models", Key=f"{key}/requirements.txt", Body=other.encode())
+    pod = new_pod(environment=stored | {"ROLLWAY_ENVIRONMENT_POLICY": policy})
+    code, message = fetched(pod), pod.termination
+    difference = f"scikit-learn {version('scikit-learn')} installed, model wants ==1.4.0"
+    if policy == "Enforce":
+        assert (code, message["reason"]) == (1, "EnvironmentMismatch")
+        assert message["message"].startswith(f"{difference}: log the model with")
+        assert contents(pod.model) == {}
+    else:
+        assert code == 0, pod.log
+        assert message.get("environment") == (difference if policy == "Warn" else None)
+    assert "Traceback" not in pod.log
+
+
+def test_a_model_of_the_images_packages_passes_enforcement(
+    new_pod: NewPod, stored: dict[str, str], frame_model: Trained
+) -> None:
+    pod = new_pod(environment=stored | {"ROLLWAY_ENVIRONMENT_POLICY": "Enforce"})
+    assert fetched(pod) == 0, pod.log
+    assert "environment" not in pod.termination
+
+
+def test_hostile_environment_files_end_in_a_sentence(
+    new_pod: NewPod, s3: SeaweedFS, stored: dict[str, str]
+) -> None:
+    key = stored["ROLLWAY_MODEL_URI"].removeprefix("s3://models/")
+    for name in ("requirements.txt", "python_env.yaml", "conda.yaml"):
+        s3.client().put_object(Bucket="models", Key=f"{key}/{name}", Body=b"((((" * 100_000)
+    pod = new_pod(environment=stored | {"ROLLWAY_ENVIRONMENT_POLICY": "Enforce"})
+    assert fetched(pod) == 1
+    assert "Traceback" not in pod.log
+    assert pod.termination["reason"] == "EnvironmentMismatch"
+    assert "requirements.txt is larger than" in pod.termination["message"]
+    assert len(pod.termination_log.read_bytes()) < 4096
 
 
 def test_the_program_with_the_credentials_cannot_load_a_model() -> None:

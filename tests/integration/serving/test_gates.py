@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 from skops import io
 
-from .conftest import MODEL_NAME, NewPod, Pod, Trained, await_true
+from .conftest import MODEL_NAME, NewPod, Pod, Trained, await_true, pipeline, save
 
 
 @pytest.fixture
@@ -184,3 +185,81 @@ def test_a_port_that_is_taken_is_said(new_pod: NewPod, array_model: Trained, por
         assert pod.serve().wait(60) == 1
     assert pod.termination["reason"] == "ModelLoadFailed"
     assert "the server cannot run" in pod.termination["message"]
+
+
+# ------------------------------------------------------------------------------------------------------- golden cases
+
+
+def golden(model: Trained, rows: int = 3) -> list[dict[str, Any]]:
+    """The first rows of the training data with the model's own answers."""
+    values = model.rows.to_numpy()[:rows]
+    return [
+        {"request": {"inputs": [row.tolist()]}, "predictions": model.estimator.predict_proba([row]).tolist()}
+        for row in values
+    ]
+
+
+def golden_pod(new_pod: NewPod, folder: Path, cases: Any, **smoke_test: Any) -> Pod:
+    pod = new_pod(folder, smokeTest={"source": "ConfigMap", **smoke_test})
+    (pod.config / "golden.json").write_text(cases if isinstance(cases, str) else json.dumps(cases))
+    return pod
+
+
+def test_a_wrong_answer_to_a_golden_case_is_told_with_its_place(
+    new_pod: NewPod, array_model: Trained
+) -> None:
+    cases = golden(array_model)
+    right = cases[1]["predictions"][0][1]
+    cases[1]["predictions"][0][1] = right + 0.25
+    message = ends_with_reason(golden_pod(new_pod, array_model.folder, cases))
+    assert message["reason"] == "SmokeTestFailed"
+    assert message["message"].startswith("golden case 2 of 3: predictions[0][1]: expected ")
+    assert message["message"].endswith("a difference of 0.25 (tolerance 1e-06)")
+    pod = golden_pod(new_pod, array_model.folder, cases, tolerance=0.3)
+    pod.serve_until_ready()
+    assert "smoke test of 3 golden cases passed" in pod.log
+
+
+def test_labels_of_a_frame_are_golden_too(new_pod: NewPod, rows: Any, target: Any, tmp_path: Path) -> None:
+    labels = np.where(target == 1, "benign", "malignant")
+    estimator = pipeline().fit(rows, labels)
+    folder = save(tmp_path / "labels" / "model", estimator, rows, estimator.predict(rows))
+    split = rows[:2].to_dict(orient="split", index=False)
+    cases = [{"request": {"dataframe_split": split}, "predictions": estimator.predict(rows[:2]).tolist()}]
+    golden_pod(new_pod, folder, cases).serve_until_ready()
+    expected, cases[0]["predictions"][1] = cases[0]["predictions"][1], "harmless"
+    assert ends_with_reason(golden_pod(new_pod, folder, cases)) == {
+        "reason": "SmokeTestFailed",
+        "message": f'golden case 1 of 1: predictions[1]: expected "harmless", got "{expected}"',
+    }
+
+
+@pytest.mark.parametrize("cases", ["[" * 100_000, None], ids=["hostile", "missing"])
+def test_a_hostile_golden_file_fails_the_smoke_test(
+    new_pod: NewPod, array_model: Trained, cases: Any
+) -> None:
+    pod = golden_pod(new_pod, array_model.folder, cases)
+    if cases is None:
+        (pod.config / "golden.json").unlink()
+    message = ends_with_reason(pod)
+    assert message["reason"] == "SmokeTestFailed"
+    assert message["message"].startswith("golden")
+    assert "Traceback" not in pod.log
+
+
+def test_a_slow_model_is_refused_in_the_first_pod_only(new_pod: NewPod, array_model: Trained) -> None:
+    smoke_test = {"source": "InputExample", "maxLatencySeconds": 1e-6}
+    pods = [new_pod(array_model.folder, smokeTest=smoke_test) for _ in range(2)]
+    message = ends_with_reason(pods[0])
+    assert message["reason"] == "SmokeTestFailed"
+    assert "longer than maxLatency" in message["message"]
+    (pods[1].config / "digest").write_text("sha256:" + "0" * 64)
+    pods[1].serve_until_ready()
+
+
+def test_golden_cases_warm_up_a_model_without_input_example(new_pod: NewPod, spoilt: Path) -> None:
+    edit_mlmodel(spoilt, lambda raw: raw.pop("saved_input_example_info"))
+    cases = [{"request": {"inputs": [[0.0] * 30]}, "predictions": [[0.5, 0.5]]}]
+    pod = golden_pod(new_pod, spoilt, cases, tolerance=1)
+    pod.serve_until_ready()
+    assert "warm-up of 3 requests done" in pod.log
