@@ -272,6 +272,51 @@ class MLflowServer(Server):
         return super().environment() | store | quiet
 
 
+class Moto(Server):
+    """Stand-ins for AWS's S3, IAM and STS, which judge signatures and policies once they are told to."""
+
+    region = "eu-west-3"
+
+    def __init__(self, path: Path) -> None:
+        """Keep the log under ``path``; all else is in memory."""
+        super().__init__(path)
+        self._port = free_port()
+
+    @property
+    def endpoint(self) -> str:
+        """The URL of every service."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def health_urls(self) -> list[str]:
+        """The page that shows what is stored."""
+        return [f"{self.endpoint}/moto-api/data.json"]
+
+    def command(self) -> list[str]:
+        """Return the server."""
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client of the account's owner."""
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            aws_access_key_id="owner",
+            aws_secret_access_key="owner",
+            region_name=self.region,
+        )
+
+    def judge_after(self, requests: int) -> None:
+        """Let so many more requests pass, and judge each one after them."""
+        request = urllib.request.Request(
+            f"{self.endpoint}/moto-api/reset-auth",
+            data=str(requests).encode(),
+            headers={"content-type": "text/plain"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            answer.read()
+
+
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:

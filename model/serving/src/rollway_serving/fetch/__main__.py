@@ -11,16 +11,18 @@ import contextlib
 import logging
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rollway_serving import termination
 from rollway_serving.errors import ArtifactRefused, DigestMismatch, FetchFailed, NotAModel, PodFailure
 from rollway_serving.fetch import environment, place
 from rollway_serving.fetch.download import Download, Patience
+from rollway_serving.fetch.identity import Role, WebIdentity
 from rollway_serving.fetch.manifest import digest
 from rollway_serving.fetch.paths import Location
-from rollway_serving.fetch.sources import MlflowSource, S3Source, Source
+from rollway_serving.fetch.sources import Keys, MlflowSource, S3Source, Source
+from rollway_serving.fetch.trust import Trust
 from rollway_serving.mlmodel import MLmodel
 from rollway_serving.settings import Places
 
@@ -42,11 +44,12 @@ class Request:
     endpoint: str | None
     region: str | None
     tracking_uri: str | None
-    key_id: str | None
-    secret: str | None
+    keys: Keys | None
+    role: Role | None
     username: str | None
-    password: str | None
-    token: str | None
+    password: str | None = field(repr=False)
+    token: str | None = field(repr=False)
+    trust: Trust = field(repr=False)
     policy: environment.Policy
 
     @classmethod
@@ -56,37 +59,43 @@ class Request:
         prefix = Location.parse(variables.get("ROLLWAY_ARTIFACT_PREFIX", ""))
         if not location.is_under(prefix):
             raise ArtifactRefused("the model's download URI is outside the prefix that the registry allows")
+        region = variables.get("ROLLWAY_ARTIFACT_REGION") or None
+        key_id, secret = variables.get("AWS_ACCESS_KEY_ID"), variables.get("AWS_SECRET_ACCESS_KEY")
         return cls(
             location=location,
             endpoint=variables.get("ROLLWAY_ARTIFACT_ENDPOINT") or None,
-            region=variables.get("ROLLWAY_ARTIFACT_REGION") or None,
+            region=region,
             tracking_uri=variables.get("ROLLWAY_TRACKING_URI") or None,
-            key_id=variables.get("AWS_ACCESS_KEY_ID") or None,
-            secret=variables.get("AWS_SECRET_ACCESS_KEY") or None,
+            keys=Keys(key_id, secret) if key_id and secret else None,
+            role=Role.from_environment(variables, region),
             username=variables.get("ROLLWAY_TRACKING_USERNAME") or None,
             password=variables.get("ROLLWAY_TRACKING_PASSWORD") or None,
             token=variables.get("ROLLWAY_TRACKING_TOKEN") or None,
+            trust=Trust.load(variables.get("ROLLWAY_CA_BUNDLE")),
             policy=environment.policy(variables.get("ROLLWAY_ENVIRONMENT_POLICY", "")),
         )
 
     def source(self) -> Source:
         """Open the store."""
         if self.location.scheme == "s3":
-            if not self.key_id or not self.secret:
+            keys = WebIdentity(self.role, self.trust) if self.role else self.keys
+            if not keys:
                 raise FetchFailed(
                     "there are no S3 credentials: the registry's Secret is missing or lacks its keys"
                 )
             return S3Source(
-                self.location,
-                endpoint=self.endpoint,
-                region=self.region,
-                key_id=self.key_id,
-                secret=self.secret,
+                self.location, endpoint=self.endpoint, region=self.region, keys=keys, trust=self.trust
             )
         if not self.tracking_uri:
             raise FetchFailed("there is no tracking server's address for mlflow-artifacts:/")
         basic = (self.username, self.password or "") if self.username else None
-        return MlflowSource(self.location, tracking_uri=self.tracking_uri, basic=basic, token=self.token)
+        return MlflowSource(
+            self.location,
+            tracking_uri=self.tracking_uri,
+            basic=basic,
+            token=self.token,
+            trust=self.trust,
+        )
 
 
 async def fetch(request: Request, places: Places) -> dict[str, object]:
@@ -116,12 +125,13 @@ def main() -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    for name in _PROXIES:  # the store's client would obey them
-        os.environ.pop(name, None)
-        os.environ.pop(name.upper(), None)
-    places = Places.from_environment(os.environ)
+    variables = dict(os.environ)
+    for name in variables:  # the store's client would obey them
+        if name.startswith("AWS_") or name.lower() in _PROXIES:
+            del os.environ[name]
+    places = Places.from_environment(variables)
     try:
-        message = asyncio.run(fetch(Request.from_environment(os.environ), places))
+        message = asyncio.run(fetch(Request.from_environment(variables), places))
     except PodFailure as error:
         return _failed(error, places)
     except Exception as error:  # noqa: BLE001 - a full volume, for one
@@ -161,4 +171,8 @@ def _success(found: str, files: list[FetchedFile], mlmodel: MLmodel) -> dict[str
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    # What the store's client still does on threads of its own must not change how this ends.
+    os._exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -15,11 +15,17 @@ from obstore.store import S3Store
 
 from rollway_serving.errors import FetchFailed
 from rollway_serving.fetch import paths
+from rollway_serving.fetch.door import Door
+from rollway_serving.fetch.trust import check_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from obstore.store import ClientConfig
+
+    from rollway_serving.fetch.identity import WebIdentity
     from rollway_serving.fetch.paths import Location
+    from rollway_serving.fetch.trust import Trust
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 15.0
@@ -39,6 +45,14 @@ class RemoteFile:
     path: str
     size: int
     etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """An S3 access key."""
+
+    key_id: str
+    secret: str = field(repr=False)
 
 
 class Source(Protocol):
@@ -63,32 +77,45 @@ class S3Source:
     ranged = True
 
     def __init__(
-        self, location: Location, *, endpoint: str | None, region: str | None, key_id: str, secret: str
+        self,
+        location: Location,
+        *,
+        endpoint: str | None,
+        region: str | None,
+        keys: Keys | WebIdentity,
+        trust: Trust,
     ) -> None:
-        seconds = f"{_READ_SECONDS:g}s"
+        region = region or "us-east-1"
+        endpoint = endpoint or f"https://s3.{region}.amazonaws.com"
         self._location = location
-        self._store = S3Store(
-            location.bucket,
-            endpoint=endpoint,
-            region=region or "us-east-1",
-            access_key_id=key_id,
-            secret_access_key=secret,
-            virtual_hosted_style_request=False,
-            client_options={
-                "allow_http": True,
-                "connect_timeout": f"{_CONNECT_SECONDS:g}s",
-                "read_timeout": seconds,
-                "timeout": "10m",
-            },
-            retry_config={"max_retries": 0},
-        )
+        self._identity = None if isinstance(keys, Keys) else keys
+        self._door = Door(endpoint)
+        self._options: ClientConfig = {
+            "allow_http": endpoint.startswith("http://"),
+            "connect_timeout": f"{2 * _CONNECT_SECONDS:g}s",  # to the endpoint, through the door
+            "read_timeout": f"{_READ_SECONDS:g}s",
+            "timeout": "10m",
+        }
+        if trust.bundle is not None:
+            self._options["root_certificate"] = trust.bundle
+        self._config: dict[str, Any] = {
+            "endpoint": endpoint,
+            "region": region,
+            "virtual_hosted_style_request": False,
+        }
+        if isinstance(keys, Keys):
+            self._config |= {"access_key_id": keys.key_id, "secret_access_key": keys.secret}
+        else:
+            self._config |= {"credential_provider": keys}
+        self._opened: S3Store | None = None
 
     async def files(self) -> list[RemoteFile]:
         """List every object under the folder."""
         files: list[RemoteFile] = []
         prefix = self._location.key
-        with _s3_errors():
-            async for page in obstore.list(self._store, prefix=prefix or None):
+        store = await self._store()
+        with self._errors():
+            async for page in obstore.list(store, prefix=prefix or None):
                 for entry in page:
                     path = entry["path"].removeprefix(prefix).removeprefix("/")
                     if entry["size"] == 0 and (not path or path.endswith("/")):
@@ -100,16 +127,52 @@ class S3Source:
     async def read(self, file: RemoteFile, start: int, end: int) -> AsyncIterator[bytes]:
         """Read a range of one object, which must still be the one that was listed."""
         key = "/".join((*self._location.segments, file.path))
-        with _s3_errors():
+        store = await self._store()
+        with self._errors():
             options: Any = {"range": (start, end)}
             if file.etag:
                 options["if_match"] = file.etag
-            answer = await obstore.get_async(self._store, key, options=options)
+            answer = await obstore.get_async(store, key, options=options)
             async for chunk in answer.stream(min_chunk_size=_CHUNK):
                 yield bytes(chunk)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Close every connection."""
+        await self._door.close()
+        if self._identity:
+            await self._identity.close()
+
+    async def _store(self) -> S3Store:
+        """The client, which goes out by the door alone, with credentials that are still good."""
+        if self._identity:
+            await self._identity.renew()
+        if self._opened is None:
+            options: ClientConfig = {**self._options, "proxy_url": await self._door.open()}
+            self._opened = S3Store(
+                self._location.bucket,
+                client_options=options,
+                retry_config={"max_retries": 0},
+                **self._config,
+            )
+        return self._opened
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Sort the store's errors into those that time may heal and those it cannot."""
+        try:
+            yield
+        except (obstore_errors.BaseError, OSError) as error:
+            if self._door.refused:
+                raise FetchFailed(
+                    f"the S3 endpoint redirects to {self._door.refused}, which is not followed: "
+                    "correct the ModelRegistry's artifacts[].endpoint or .region"
+                ) from error
+            classes = (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError)
+            # A listing that is refused has no class of its own.
+            if isinstance(error, classes) or _FORBIDDEN.search(str(error)):
+                raise FetchFailed(f"S3 refuses the credentials: {_first_line(error)}") from error
+            check_certificate("S3", error)
+            raise Transient(f"S3: {self._door.trouble or _first_line(error)}") from error
 
 
 class MlflowSource:
@@ -118,11 +181,18 @@ class MlflowSource:
     ranged = False
 
     def __init__(
-        self, location: Location, *, tracking_uri: str, basic: tuple[str, str] | None, token: str | None
+        self,
+        location: Location,
+        *,
+        tracking_uri: str,
+        basic: tuple[str, str] | None,
+        token: str | None,
+        trust: Trust,
     ) -> None:
         self._location = location
         self._client = httpx.AsyncClient(
             base_url=tracking_uri,
+            verify=trust.context(),
             auth=basic,
             headers={"authorization": f"Bearer {token}"} if token else {},
             follow_redirects=False,
@@ -183,23 +253,11 @@ class MlflowSource:
 
 
 @contextlib.contextmanager
-def _s3_errors() -> Iterator[None]:
-    """Sort the store's errors into those that time may heal and those it cannot."""
-    try:
-        yield
-    except (obstore_errors.PermissionDeniedError, obstore_errors.UnauthenticatedError) as error:
-        raise FetchFailed(f"S3 refuses the credentials: {_first_line(error)}") from error
-    except (obstore_errors.BaseError, OSError) as error:
-        if _FORBIDDEN.search(str(error)):  # a listing that is refused has no class of its own
-            raise FetchFailed(f"S3 refuses the credentials: {_first_line(error)}") from error
-        raise Transient(f"S3: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
 def _http_errors() -> Iterator[None]:
     try:
         yield
     except httpx.HTTPError as error:
+        check_certificate("the tracking server", error)
         raise Transient(f"the tracking server: {type(error).__name__} {_first_line(error)}") from error
 
 
