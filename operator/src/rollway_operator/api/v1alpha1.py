@@ -869,7 +869,7 @@ class Artifacts(Value):
     ca_bundle_ref: ConfigMapRef | None = Field(
         default=None,
         description="ConfigMap in the ModelDeployment's namespace whose key ca.crt holds the certificates (PEM) that "
-        "the fetch container trusts for this place, instead of the public ones.",
+        "the fetch container trusts for this place, beside the public ones.",
     )
     egress: tuple[EgressRule, ...] = Field(
         default=(),
