@@ -45,11 +45,24 @@ def api(plane: ControlPlane) -> Kubernetes:
 
 
 @pytest.fixture
-def namespace(api: Kubernetes) -> str:
-    """A namespace of the test's own."""
+def namespace(api: Kubernetes) -> Iterator[str]:
+    """A namespace of the test's own, whose ModelDeployments go with the test."""
     name = f"test-{next(_NUMBERS)}"
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    return name
+    yield name
+    _remove_deployments(api, name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tidy(plane: ControlPlane) -> Iterator[None]:
+    """Leave no ModelDeployment to the operators of the files that follow: they serve every namespace."""
+    yield
+    _remove_deployments(plane.api)
+
+
+def _remove_deployments(api: Kubernetes, namespace: str | None = None) -> None:
+    for found in api.list("ModelDeployment", namespace):
+        api.delete("ModelDeployment", found["metadata"]["name"], found["metadata"]["namespace"])
 
 
 @pytest.fixture
