@@ -560,7 +560,7 @@ def test_a_prediction_past_its_deadline_is_504_and_keeps_its_place(slow: Pod, pr
     assert 1.4 < took < 3.9
     assert metric(slow, "rollway_inference_requests_in_progress") == 1
     # One place is left: of four, one runs and two wait.
-    statuses = sorted(answer.status_code for answer in in_parallel(4, lambda: predict(slow, seconds(0.1))))
+    statuses = sorted(answer.status_code for answer in in_parallel(4, lambda: predict(slow, seconds(0.3))))
     assert statuses == [200, 200, 200, 429]
     await_true(lambda: metric(slow, "rollway_inference_requests_in_progress") == 0, 10)
     assert metric(slow, "rollway_inference_requests_total", outcome="server_error", protocol=protocol) == 1
