@@ -54,6 +54,13 @@ class Outlook:
     paused: str | None
     """Why nothing starts or takes over; None while nothing holds."""
 
+    @property
+    def acknowledged(self) -> bool:
+        """Whether a person has taken note of what is closed: of this very revision, which status showed before."""
+        before = self.deployment.status.model
+        shown = before.closed.revision if before and before.closed else None
+        return self.standing.acknowledged and self.closed is not None and self.closed.name == shown
+
 
 def tell(outlook: Outlook) -> dict[str, Fact]:
     """State the facts behind each condition."""
@@ -110,11 +117,10 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
 
 def _shown(outlook: Outlook) -> StoredRevision | None:
     """Give what Stalled speaks of: a failure, until a person has seen it; a person's own doing where nothing serves."""
-    closed, before = outlook.closed, outlook.deployment.status.model
+    closed = outlook.closed
     if closed is None or outlook.roles.stable is None:
         return closed
-    seen = bool(before and before.closed and before.closed.revision == closed.name)
-    return None if closed.closed_by_person or (outlook.standing.acknowledged and seen) else closed
+    return None if closed.closed_by_person or outlook.acknowledged else closed
 
 
 def _paused(outlook: Outlook) -> Fact:

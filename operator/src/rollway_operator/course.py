@@ -1,6 +1,6 @@
 """Which revision shall serve: the target, or what serves in its place while that is closed or waits for a person."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -30,8 +30,8 @@ def standing_of(deployment: ModelDeployment, observed: Observed, target: StoredR
     fates = closures.believed(status, (*rendered, *observed.revisions))
     if target:
         fates = closures.opened_by_a_move(fates, fates[target.name])
-    if status.stable and status.stable.revision in fates:
-        fates = closures.never_rejecting(fates, fates[status.stable.revision])
+    if stable := _stable(deployment, fates):
+        fates = closures.never_rejecting(fates, stable)
     model = status.model
     return Standing(
         fates=fates,
@@ -42,6 +42,11 @@ def standing_of(deployment: ModelDeployment, observed: Observed, target: StoredR
         rebuilt=status.rebuilt,
         handled=status.last_handled,
     )
+
+
+def _stable(deployment: ModelDeployment, fates: Mapping[str, StoredRevision]) -> StoredRevision | None:
+    role = deployment.status.stable
+    return fates.get(role.revision) if role else None
 
 
 def scene(
@@ -66,7 +71,7 @@ def scene(
 def _awaits(deployment: ModelDeployment, standing: Standing, target: StoredRevision) -> bool:
     """With updatePolicy Manual another version than stable's waits; what is on its way was let go before."""
     status = deployment.status
-    stable = standing.fates.get(status.stable.revision) if status.stable else None
+    stable = _stable(deployment, standing.fates)
     if deployment.spec.model.update_policy != "Manual" or stable is None or target.closed:
         return False
     let_go = (standing.approved, status.canary and status.canary.revision)
@@ -89,9 +94,9 @@ def set_course(
     """
     if target is None:
         return Course(standing, None, None)
-    fates, status = standing.fates, deployment.status
+    fates = standing.fates
     target = closures.closed_for_all_shapes(fates, fates[target.name])
-    stable = fates.get(status.stable.revision) if status.stable else None
+    stable = _stable(deployment, fates)
     awaits, obstacle, wanted = _awaits(deployment, standing, target), None, target
     if stable and (target.closed or awaits):
         left = target if target.closed else stable
@@ -136,8 +141,8 @@ def _restarted(
     course: Course,
 ) -> Course:
     """Want stable anew; once its revision is stored nothing more need be remembered."""
-    fates, status, nonce = dict(standing.fates), deployment.status, standing.restart
-    stable = fates.get(status.stable.revision) if status.stable else None
+    fates, nonce = dict(standing.fates), standing.restart
+    stable = _stable(deployment, fates)
     target, wanted = course.target, course.wanted
     done = any(revision.inputs.get("restart") == nonce for revision in observed.revisions)
     if done or stable is None or target is None or wanted is None or wanted.name != stable.name:

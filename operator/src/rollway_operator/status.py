@@ -50,20 +50,17 @@ def describe(outlook: Outlook, situation: Situation, platform: Platform) -> dict
 
 
 def _model_status(outlook: Outlook) -> dict[str, Any]:
-    spec, before = outlook.deployment.spec.model, outlook.deployment.status.model
+    spec = outlook.deployment.spec.model
     target, roles, standing = outlook.target, outlook.roles, outlook.standing
     under_way = {track.revision.name for track in roles.in_role}
     told: dict[str, Any] = {"name": spec.name, "alias": spec.alias}
     if target:
         approved = standing.approved == target.name and target.name not in under_way
-        seen = bool(
-            before and before.closed and outlook.closed and before.closed.revision == outlook.closed.name
-        )
         told |= {
             "targetVersion": target.version,
             "targetRevision": target.name,
             "targetSince": timestamp(outlook.since),
-            "closed": closures.closed_status(outlook.closed, acknowledged=standing.acknowledged and seen),
+            "closed": closures.closed_status(outlook.closed, acknowledged=outlook.acknowledged),
             "approvedRevision": target.name if approved else None,
             "restart": standing.restart,
         }
@@ -72,9 +69,8 @@ def _model_status(outlook: Outlook) -> dict[str, Any]:
 
 def _started(outlook: Outlook) -> datetime:
     before, candidate = outlook.deployment.status.canary, outlook.roles.candidate
-    if before and before.started_at and candidate and before.revision == candidate.revision.name:
-        return before.started_at
-    return outlook.observed.now
+    goes_on = before and candidate and before.revision == candidate.revision.name
+    return _started_before(outlook) if goes_on else outlook.observed.now
 
 
 def newer_image(stable: Track | None, platform: Platform) -> str | None:

@@ -32,6 +32,8 @@ from rollway_serving.errors import DeadlineError, OverloadError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rollway_serving.settings import Settings
+
 RETRY_AFTER_SECONDS = 1
 """What a client that is sent away with 429 is told to wait."""
 _log = logging.getLogger(__name__)
@@ -65,6 +67,14 @@ class Admission:
         self._running = 0
         self._line: deque[_Job] = deque()
         self._threads = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="model")
+
+    @classmethod
+    def of(cls, settings: Settings) -> Admission:
+        """Take on as much as a revision's settings say."""
+        limits = settings.limits
+        return cls(
+            concurrency=limits.max_concurrency, queue=limits.max_queue, seconds=settings.timeout_seconds
+        )
 
     @property
     def running(self) -> int:

@@ -36,10 +36,7 @@ class Server(MLServer):  # type: ignore[misc]
         self._rollway = settings
         self._places = places
         self._life = life
-        limits = settings.limits
-        self._admission = Admission(
-            concurrency=limits.max_concurrency, queue=limits.max_queue, seconds=settings.timeout_seconds
-        )
+        self._admission = Admission.of(settings)
         self._metrics = Metrics(settings, METHODS, self._admission)
         super().__init__(_server_settings(settings))
         self._metrics_listener = HttpServer(

@@ -29,10 +29,7 @@ class Server:
     def __init__(self, settings: Settings, places: Places, life: Lifecycle) -> None:
         self._settings = settings
         self._places = places
-        limits = settings.limits
-        self._admission = Admission(
-            concurrency=limits.max_concurrency, queue=limits.max_queue, seconds=settings.timeout_seconds
-        )
+        self._admission = Admission.of(settings)
         self._metrics = Metrics(settings, METHODS, self._admission)
         self._bridge = FlaskBridge(self._admission)
         guard = Guard(
