@@ -34,6 +34,9 @@ _GONE_AFTER: Final = timedelta(seconds=60)
 WRITE_REFUSED: Final = "WriteRefused"
 """The reason of Stalled while the API server refuses, for good as it seems, to take a child."""
 
+NAME_CONFLICT: Final = "NameConflict"
+"""The reason of Stalled while a child's name is somebody else's."""
+
 Live = Mapping[tuple[str, str], Object]
 
 
@@ -62,9 +65,7 @@ async def apply(cluster: Cluster, plan: Plan, deployment: Object, observed: Obse
     live = await _claim(cluster, plan, deployment, observed)
     status = _with_refusal(plan.status, deployment)
     await apply_status(cluster, deployment, status)
-    counts = {scale.deployment: scale.replicas for scale in plan.scales}
-    for desired in plan.objects:
-        await _apply_object(cluster, desired, live.get(_ref(desired)), counts)
+    await _apply_objects(cluster, plan, deployment, observed, live)
     for scale in plan.scales:
         if _replicas(live, scale.deployment) not in (None, scale.replicas):
             await cluster.scale(namespace, scale.deployment, scale.replicas)
@@ -154,20 +155,46 @@ async def tell(cluster: Cluster, deployment: Object, event: Event, now: datetime
         _logger.warning("the event was not recorded: %s", error, extra=where)
 
 
-async def _claim(cluster: Cluster, plan: Plan, deployment: Object, observed: Observed) -> Live:
-    """Make sure, before anything is written, that every name is free or ours; give the live children of the plan."""
+async def _claim(
+    cluster: Cluster, plan: Plan, deployment: Object, observed: Observed
+) -> dict[tuple[str, str], Object]:
+    """Make sure, before anything is written, that names are free or ours; give the live children of the plan.
+
+    Nobody else makes a name with a revision's hash but on purpose: that one is taken is found when it is to be made,
+    which spares four questions for each revision. Once it was found, all are asked for before the status is written:
+    else each pass would say in turn that it goes on and that it cannot.
+    """
     live = dict(observed.objects)
+    namespace, own_name = deployment["metadata"]["namespace"], deployment["metadata"]["name"]
+    before = deployment.get("status", {}).get("conditions", ())
+    all_names = any(one["type"] == "Stalled" and one["reason"] == NAME_CONFLICT for one in before)
     for desired in plan.objects:
         kind, name = _ref(desired)
-        if (kind, name) in live:
+        if (kind, name) in live or not (all_names or name == own_name):
             continue
         # The list went by label: one of ours that lost its labels must be found by its name.
-        found = await cluster.get(kind, name, deployment["metadata"]["namespace"])
+        found = await cluster.get(kind, name, namespace)
         if found is None:
             continue
         _refuse_foreign(found, deployment, observed.now)
         live[kind, name] = found
     return live
+
+
+async def _create(
+    cluster: Cluster, desired: Object, deployment: Object, observed: Observed, counts: Mapping[str, int]
+) -> Object | None:
+    """Create a child; where one of ours has its name already, give that."""
+    kind, name = _ref(desired)
+    if kind == "Deployment":
+        desired = {**desired, "spec": {**desired["spec"], "replicas": counts.get(name, 0)}}
+    if await cluster.create(desired):
+        return None
+    found = await cluster.get(kind, name, deployment["metadata"]["namespace"])
+    if found is None:
+        raise ConflictError(f"{kind} {name} was there and is gone")
+    _refuse_foreign(found, deployment, observed.now)
+    return found
 
 
 def _refuse_foreign(found: Object, deployment: Object, now: datetime) -> None:
@@ -185,17 +212,22 @@ def _refuse_foreign(found: Object, deployment: Object, now: datetime) -> None:
     )
 
 
-async def _apply_object(
-    cluster: Cluster, desired: Object, live: Object | None, counts: Mapping[str, int]
+async def _apply_objects(
+    cluster: Cluster, plan: Plan, deployment: Object, observed: Observed, live: dict[tuple[str, str], Object]
 ) -> None:
+    counts = {scale.deployment: scale.replicas for scale in plan.scales}
+    for desired in plan.objects:
+        ref = _ref(desired)
+        # One of ours that has the name already, without our labels, is live too.
+        if ref not in live and (found := await _create(cluster, desired, deployment, observed, counts)):
+            live[ref] = found
+        if ref in live:
+            await _apply_object(cluster, desired, live[ref])
+
+
+async def _apply_object(cluster: Cluster, desired: Object, live: Object) -> None:
     kind, name = _ref(desired)
     where = {"object": _title(desired)}
-    if live is None:
-        if kind == "Deployment":
-            desired = {**desired, "spec": {**desired["spec"], "replicas": counts.get(name, 0)}}
-        if await cluster.create(desired) is None:
-            raise ConflictError(f"{kind} {name} appeared since it was looked for")
-        return
     why = differs(desired, live)
     if why is None:
         return

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from rollway_operator import conditions
 from rollway_operator.api.v1alpha1 import ModelDeployment
-from rollway_operator.apply import WRITE_REFUSED, apply, apply_status, gap, tell
+from rollway_operator.apply import NAME_CONFLICT, WRITE_REFUSED, apply, apply_status, gap, tell
 from rollway_operator.cluster import Cluster
 from rollway_operator.domain import Event, Object, Observed, Platform, Resolution
 from rollway_operator.errors import (
@@ -44,7 +44,7 @@ async def reconcile(context: Context, body: Object) -> timedelta | None:
     try:
         await apply(context.cluster, decided, body, observed)
     except NameConflictError as error:
-        await stall(context.cluster, body, "NameConflict", str(error))
+        await stall(context.cluster, body, NAME_CONFLICT, str(error))
         return None
     except EndingError:
         raise

@@ -235,11 +235,53 @@ async def test_an_object_of_somebody_else_stops_the_pass_before_anything_is_writ
     assert cluster.written == []
 
 
+async def test_a_new_revisions_names_are_not_asked_for_one_by_one() -> None:
+    cluster = FakeCluster()
+    asked = []
+
+    async def get(kind: str, name: str, _: str | None = None) -> None:
+        asked.append(f"{kind} {name}")
+
+    cluster.get = get  # type: ignore[method-assign, assignment]
+    await run(cluster)
+    assert asked == ["Service iris"]
+
+
+async def test_a_revisions_name_that_is_taken_is_found_when_it_is_made_and_from_then_on_before_any_write() -> (
+    None
+):
+    cluster = FakeCluster(existing(WORKLOAD, ownerReferences=[]))
+    with pytest.raises(NameConflictError, match="Deployment iris-1 exists"):
+        await run(cluster)
+    cluster.written.clear()
+    stalled = {"conditions": [{"type": "Stalled", "reason": "NameConflict"}]}
+    with pytest.raises(NameConflictError, match="Deployment iris-1 exists"):
+        await run(cluster, body=BODY | {"status": stalled})
+    assert cluster.written == []
+    del cluster.objects["Deployment", "iris-1"]
+    assert "create Deployment iris-1" in await run(cluster, body=BODY | {"status": stalled})
+
+
+async def test_the_remains_of_an_earlier_revision_are_waited_for_when_it_is_made() -> None:
+    remains = existing(child("ConfigMap", "iris-1", uid="u-0"), deletionTimestamp=NOON.isoformat())
+    cluster = FakeCluster(remains)
+    with pytest.raises(VanishingError):
+        await run(cluster)
+    assert cluster.written == ["status", "create ConfigMap iris-1"]
+
+
 async def test_one_of_ours_that_lost_its_labels_is_found_by_its_name() -> None:
     cluster = FakeCluster(existing(CONFIG), existing(SERVICE), existing(WORKLOAD))
     cluster.objects["Deployment", "iris-1"]["spec"]["replicas"] = 2
+    cluster.objects["ConfigMap", "iris-1"]["data"] = {"digest": "spoilt"}
     await apply(cluster, Plan(status=STATUS, objects=PLAN.objects), BODY, Observed(now=NOON))  # type: ignore[arg-type]
-    assert cluster.written == ["status"]
+    assert cluster.written == [
+        "status",
+        "create ConfigMap iris-1",  # answered: exists already
+        "apply ConfigMap iris-1",
+        "create Deployment iris-1",
+    ]
+    assert cluster.objects["ConfigMap", "iris-1"]["data"] == {"digest": ""}
 
 
 @pytest.mark.parametrize(
