@@ -170,9 +170,16 @@ def new_revision(
         number=max((revision.number for revision in existing), default=0) + 1,
         inputs=chosen,
         template=pod_template(metadata.name, name, chosen, runtime, timeout),
-        settings=settings,
+        settings=_as_stored(settings),
         digest=chosen.get("digest"),
     )
+
+
+def _as_stored(value: Any) -> Any:
+    """Write numbers as the API server gives them back, or the next pass would find another text in the ConfigMap."""
+    if isinstance(value, Mapping):
+        return {key: _as_stored(below) for key, below in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def pod_template(

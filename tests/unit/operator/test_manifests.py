@@ -147,6 +147,15 @@ def test_the_smoke_test_reaches_the_server_as_numbers() -> None:
     assert (read.max_latency_seconds, read.tolerance) == (0.5, 0.001)
 
 
+def test_numbers_are_rendered_as_the_api_server_gives_them_back() -> None:
+    made = revision(replace(RUNTIME, drain_seconds=5.0, limits={"headerSeconds": 5.0, "bodySeconds": 0.5}))
+    text = manifests.config_map(deployment(), made)["data"]["settings.json"]
+    assert '"drainSeconds": 5,' in text
+    assert '"headerSeconds": 5' in text
+    assert '"bodySeconds": 0.5' in text
+    assert "5.0" not in text
+
+
 def test_golden_data_are_copied_to_the_letter() -> None:
     text = '[ {"request": {"inputs": [1]},\n  "predictions": [2.50]} ]'
     spec = {"preTraffic": {"smokeTest": {"source": "ConfigMap", "configMapRef": {"name": "golden"}}}}
