@@ -47,7 +47,7 @@ def gap(plan: Plan, deployment: Object, observed: Observed) -> str | None:
     for desired in plan.objects:
         kind, name = _ref(desired)
         live = observed.objects.get((kind, name))
-        why = "missing" if live is None else differs(desired, live)
+        why = "missing" if live is None else _ending(live) or differs(desired, live)
         if why:
             return f"{kind} {name}: {why}"
     for scale in plan.scales:
@@ -77,8 +77,12 @@ async def apply(cluster: Cluster, plan: Plan, deployment: Object, observed: Obse
     for order, event in enumerate(plan.events):
         await tell(cluster, deployment, event, observed.now + timedelta(microseconds=order))
     for kind, name in map(_ref, plan.objects):
-        if "deletionTimestamp" in live.get((kind, name), {"metadata": {}})["metadata"]:
+        if _ending(live.get((kind, name), {"metadata": {}})):
             raise VanishingError(f"{kind} {name} is being deleted; it is made again when it is gone")
+
+
+def _ending(live: Object) -> str | None:
+    return "is being deleted" if "deletionTimestamp" in live["metadata"] else None
 
 
 def _with_refusal(status: Mapping[str, Any], deployment: Object) -> Mapping[str, Any]:
@@ -133,7 +137,7 @@ async def tell(cluster: Cluster, deployment: Object, event: Event, now: datetime
     _logger.info("%s", event.message, extra=where)
     regarding = {"apiVersion": API_VERSION, "kind": deployment["kind"], "name": name, "namespace": namespace}
     try:
-        await cluster.create(
+        await cluster.make(
             {
                 "apiVersion": "events.k8s.io/v1",
                 "kind": "Event",
@@ -188,7 +192,7 @@ async def _create(
     kind, name = _ref(desired)
     if kind == "Deployment":
         desired = {**desired, "spec": {**desired["spec"], "replicas": counts.get(name, 0)}}
-    if await cluster.create(desired):
+    if await cluster.make(desired):
         return None
     found = await cluster.get(kind, name, deployment["metadata"]["namespace"])
     if found is None:

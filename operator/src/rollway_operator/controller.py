@@ -1,7 +1,7 @@
 """What is worked on and when: events and a shared resync put keys on a queue, workers make the passes.
 
-The resync lists every kind once and asks of each object whether a pass would write anything. Only then a pass reads
-again and writes: what is written never rests on what a resync saw a while ago.
+The resync lists every kind once and looks at nothing but versions. Where they are those at which a pass found nothing
+to write, only the registry is asked; for every other a pass reads again: nothing rests on what a resync saw.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any, Final
 from rollway_operator.api.v1alpha1 import ModelRegistry
 from rollway_operator.apply import apply_status
 from rollway_operator.cluster import Cluster
-from rollway_operator.domain import Key, Object, Observed
+from rollway_operator.domain import Key, Object, Versions
 from rollway_operator.errors import (
     ClusterError,
     ConflictError,
@@ -27,9 +27,9 @@ from rollway_operator.errors import (
 )
 from rollway_operator.health import Health
 from rollway_operator.labels import GROUP
-from rollway_operator.observe import now, observe_all
+from rollway_operator.observe import Observer, now, versions
 from rollway_operator.queue import WorkQueue
-from rollway_operator.reconcile import Context, Look, look, look_again, reconcile
+from rollway_operator.reconcile import Context, Look, look_again, reconcile
 from rollway_operator.resolve import DEFAULT_REGISTRY, Resolver, registry_status
 from rollway_operator.settings import Settings
 from rollway_operator.telemetry import QUEUE_DEPTH, RECONCILE_SECONDS, RECONCILES
@@ -38,6 +38,11 @@ _logger = logging.getLogger(__name__)
 
 _WORKERS: Final = 32
 """A pass mostly waits for answers; one slow registry must not hold up the others."""
+
+_POLLS_PER_SECOND: Final = 20.0
+"""Passes that only see whether pods came or went: with many roll-outs at once each is looked at less often."""
+
+_LONGEST_POLL_SECONDS: Final = 60.0
 
 _CRDS: Final = ("modeldeployments", "modelregistries")
 _CRD_RETRY_SECONDS: Final = 5.0
@@ -51,13 +56,13 @@ class Controller:
         self._settings = settings
         self._health = health
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
-        self._context = Context(cluster, self._resolver, settings.platform)
+        self._context = Context(cluster, Observer(cluster), self._resolver, settings.platform)
         self._deployments = WorkQueue(self._deployment_pass, _WORKERS)
         self._registries = WorkQueue(self._registry_pass, 2)
         self._seen: dict[Key, Mapping[str, Any]] = {}
         self._follows: dict[Key, str] = {}
-        self._shared: dict[Key, tuple[Object, Observed]] = {}
         self._looks: dict[Key, Look] = {}
+        self._under_way: set[Key] = set()
         self._news: set[Key] = set()
         self._known_registries: dict[str, Object] = {}
         self._known_labels: dict[str, Mapping[str, str]] = {}
@@ -122,15 +127,15 @@ class Controller:
 
     def _add_afresh(self, key: Key) -> None:
         """Have a pass that rests on nothing seen before."""
-        self._shared.pop(key, None)
         self._looks.pop(key, None)
         self._news.add(key)
         self._deployments.add(key)
 
     def _forget(self, key: Key) -> None:
-        for store in (self._seen, self._follows, self._shared, self._looks):
+        for store in (self._seen, self._follows, self._looks):
             store.pop(key, None)
-        self._news.discard(key)
+        for names in (self._news, self._under_way):
+            names.discard(key)
         self._deployments.forget(key)
 
     # ---------------------------------------------------------------------------------------------------------- passes
@@ -167,19 +172,22 @@ class Controller:
     async def _reconcile(self, key: Key) -> timedelta | None:
         self._news.discard(key)
         before = self._looks.pop(key, None)
-        if shared := self._shared.pop(key, None):
-            found = await look(self._context, *shared)
-        else:
-            found = await look_again(self._context, before) if before else None
-        if found:
-            # News that came while we looked is not in what was found.
-            if key not in self._news:
-                self._looks[key] = found
-            return found.come_back
-        body = await self._cluster.get("ModelDeployment", key.name, key.namespace)
-        if body is None or "deletionTimestamp" in body["metadata"]:
-            return None
-        return await reconcile(self._context, body)
+        found = await look_again(self._context, before) if before else None
+        if found is None:
+            body = await self._cluster.get("ModelDeployment", key.name, key.namespace)
+            if body is None or "deletionTimestamp" in body["metadata"]:
+                return None
+            found = await reconcile(self._context, body)
+        (self._under_way.add if found and found.under_way else self._under_way.discard)(key)
+        # News that came while we looked is not in what was found.
+        if found and not found.wrote and key not in self._news:
+            self._looks[key] = found
+        return self._come_back(found) if found else None
+
+    def _come_back(self, found: Look) -> timedelta:
+        """Say when to look again: the less often, the more is under way."""
+        share = timedelta(seconds=min(len(self._under_way) / _POLLS_PER_SECOND, _LONGEST_POLL_SECONDS))
+        return max(found.come_back, share) if found.under_way else found.come_back
 
     async def _registry_pass(self, name: str) -> None:
         try:
@@ -211,25 +219,34 @@ class Controller:
 
     async def _resync(self) -> None:
         places = self._settings.watch_namespaces
-        registries, deployments, observed_for = await asyncio.gather(
-            self._cluster.list("ModelRegistry"),
-            self._cluster.list("ModelDeployment", namespaces=places),
-            observe_all(self._cluster, places),
-        )
+        registries = await self._cluster.list("ModelRegistry")
         self._known_labels.clear()
         self._known_registries = {body["metadata"]["name"]: body for body in registries}
         for name in self._known_registries:
             self._registries.add(name)
-        bodies = {_key(body): body for body in deployments}
-        for key in self._seen.keys() - bodies.keys():
+        versions_of = await versions(self._cluster, places)
+        known, present = set(self._seen), set[Key]()
+        # Listed after the children: whose were listed is known then, if it is not gone.
+        async for page in self._cluster.pages("ModelDeployment", namespaces=places):
+            for body in page:
+                present.add(_key(body))
+                self._found(body, versions_of(body))
+        for key in known - present:
             self._forget(key)
-        for key, body in bodies.items():
-            self._seen[key] = _asked(body)
-            self._follows[key] = _registry_name(body)
-            if "deletionTimestamp" not in body["metadata"]:
-                self._shared[key] = body, observed_for(body)
-                self._deployments.add(key)
         QUEUE_DEPTH.set(len(self._deployments))
+
+    def _found(self, body: Object, seen: Versions) -> None:
+        """Have a pass made over what a resync found, unless nothing can have changed but what a pass comes back for."""
+        key = _key(body)
+        self._seen[key], self._follows[key] = _asked(body), _registry_name(body)
+        look = self._looks.get(key)
+        if look and look.versions == seen and not (look.timed and now() - look.at >= self._come_back(look)):
+            if look.under_way:
+                return
+        else:
+            self._looks.pop(key, None)
+        if "deletionTimestamp" not in body["metadata"]:
+            self._deployments.add(key)
 
     # --------------------------------------------------------------------------------------- what resolving asks for
 

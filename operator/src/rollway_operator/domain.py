@@ -252,6 +252,10 @@ class Standing:
     """The last value of each verb that was handled."""
 
 
+Versions = Set[tuple[str, str]]
+"""Uid and resourceVersion of objects."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """The cluster's side of one ModelDeployment, read once; the only place where a pass knows the time."""
@@ -267,6 +271,8 @@ class Observed:
     """The revisions whose Deployment is the target of an autoscaler."""
     golden: str | None = None
     """The text under golden.json in the ConfigMap that the smoke test names; None where there is none."""
+    versions: Versions = frozenset()
+    """Which versions of the objects this was read from: while they are the same, so is all but time and golden data."""
 
     def count(self, revision: str | None, asked: int) -> int:
         """Say how many pods serve a revision if `asked` are asked for: an autoscaler that runs knows better."""
@@ -386,5 +392,5 @@ class Plan:
     events: tuple[Event, ...] = ()
     under_way: bool = False
     """Whether pods are waited for; otherwise only the registry, an event or a resync can have news."""
-    requeue_after: timedelta | None = None
-    """When to look again; None leaves it to the resync."""
+    requeue_after: timedelta = timedelta(minutes=1)
+    """When to look again; what is later than the resync is left to that."""

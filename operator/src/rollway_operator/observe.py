@@ -16,11 +16,14 @@ from typing import Any, Final
 from rollway_operator import labels
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.cluster import Cluster, controller_of, is_controlled
-from rollway_operator.domain import PROMOTED, Failure, Fault, Object, Observed, Pod, StoredRevision
+from rollway_operator.domain import PROMOTED, Failure, Fault, Object, Observed, Pod, StoredRevision, Versions
 from rollway_operator.manifests import GOLDEN_KEY, closing_of
 from rollway_operator.obstacles import golden_name
 
 CHILDREN: Final = ("ControllerRevision", "Deployment", "Service", "ConfigMap", "NetworkPolicy")
+
+_TOGETHER: Final = 50
+"""How many ModelDeployments are read at once: their names must fit into an address."""
 
 _MESSAGE_LENGTH: Final = 300
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -48,16 +51,83 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def observe(cluster: Cluster, deployment: Object) -> Observed:
-    """Read all that belongs to one ModelDeployment, each kind in parallel."""
-    metadata = deployment["metadata"]
-    namespaces, selector = (metadata["namespace"],), labels.selector(metadata["name"])
-    children, pods = await asyncio.gather(
-        _list_all(cluster, CHILDREN, namespaces, selector),
-        cluster.list("Pod", namespaces=namespaces, selector=selector),
+class Observer:
+    """Reads all that belongs to ModelDeployments: together for those of a namespace that ask at the same time.
+
+    What answers was read after it was asked for: who comes while a read is under way has a part in the next.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        """Read from one cluster."""
+        self._cluster = cluster
+        self._waiting: dict[str, list[tuple[Object, asyncio.Future[Observed]]]] = defaultdict(list)
+        self._reading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def observe(self, deployment: Object) -> Observed:
+        """Read the children and the pods of one ModelDeployment."""
+        namespace = deployment["metadata"]["namespace"]
+        answer: asyncio.Future[Observed] = asyncio.get_running_loop().create_future()
+        self._waiting[namespace].append((deployment, answer))
+        try:
+            async with self._reading[namespace]:
+                if not answer.done():
+                    waiting = self._waiting[namespace]
+                    together, self._waiting[namespace] = waiting[:_TOGETHER], waiting[_TOGETHER:]
+                    await self._answer(namespace, together)
+            return await answer
+        finally:
+            answer.cancel()  # nobody waits for it any more
+
+    async def _answer(self, namespace: str, asked: Iterable[tuple[Object, asyncio.Future[Observed]]]) -> None:
+        waiting = [(deployment, answer) for deployment, answer in asked if not answer.done()]
+        try:
+            found = await _read(self._cluster, namespace, [deployment for deployment, _ in waiting])
+        except Exception as error:  # noqa: BLE001 - told to each who asked
+            for _, answer in waiting:
+                _settle(answer, error)
+            return
+        for deployment, answer in waiting:
+            try:
+                _settle(answer, found(deployment))
+            except Exception as error:  # noqa: BLE001 - what one cannot be read from says nothing of the others
+                _settle(answer, error)
+
+
+def _settle(answer: asyncio.Future[Observed], said: Observed | Exception) -> None:
+    if answer.done():
+        return
+    if isinstance(said, Exception):
+        answer.set_exception(said)
+    else:
+        answer.set_result(said)
+
+
+async def _read(
+    cluster: Cluster, namespace: str, deployments: Iterable[Object]
+) -> Callable[[Object], Observed]:
+    """Read what belongs to some ModelDeployments of a namespace, one list a kind; the answer tells each its own."""
+    names = tuple(sorted({deployment["metadata"]["name"] for deployment in deployments}))
+    selector = {labels.MODEL_DEPLOYMENT: names}
+    *lists, pods = await asyncio.gather(
+        *(cluster.list(kind, namespaces=(namespace,), selector=selector) for kind in (*CHILDREN, "Pod"))
     )
-    scaled = await _autoscaled(cluster, namespaces, children)
-    return observed(deployment, children, pods, now(), scaled)
+    children = [child for found in lists for child in found]
+    suspects = [child for child in children if _counted_by_another(child)]
+    scaled = await _autoscaled(cluster, (namespace,), suspects)
+    moment = now()
+    children_of: dict[str, list[Object]] = defaultdict(list)
+    pods_of: dict[str, list[Object]] = defaultdict(list)
+    for child in children:
+        children_of[_owner(child)].append(child)
+    for pod in pods:
+        pods_of[_model(pod)].append(pod)
+
+    def of(deployment: Object) -> Observed:
+        metadata = deployment["metadata"]
+        mine = children_of[metadata["uid"]], pods_of[metadata["name"]]
+        return observed(deployment, *mine, moment, scaled)
+
+    return of
 
 
 async def with_golden(cluster: Cluster, deployment: ModelDeployment, seen: Observed) -> Observed:
@@ -69,53 +139,67 @@ async def with_golden(cluster: Cluster, deployment: ModelDeployment, seen: Obser
     return replace(seen, golden=(found or {}).get("data", {}).get(GOLDEN_KEY))
 
 
-async def observe_all(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[Object], Observed]:
-    """Read every child of every ModelDeployment, one list a kind; the answer tells each its own."""
+async def versions(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[Object], Versions]:
+    """Read the versions of all that belongs to every ModelDeployment, and keep nothing else: a page at a time."""
     places, selector = tuple(namespaces), {labels.MANAGED_BY: labels.FIELD_MANAGER}
-    children, pods = await asyncio.gather(
-        _list_all(cluster, CHILDREN, places, selector),
-        cluster.list("Pod", namespaces=places, selector=selector),
-    )
-    scaled = await _autoscaled(cluster, places, children)
-    moment = now()
-    children_of: dict[str, list[Object]] = defaultdict(list)
-    pods_of: dict[tuple[str, str], list[Object]] = defaultdict(list)
-    for child in children:
-        children_of[controller_of(child).get("uid", "")].append(child)
-    for pod in pods:
-        metadata = pod["metadata"]
-        pods_of[metadata["namespace"], metadata["labels"].get(labels.MODEL_DEPLOYMENT, "")].append(pod)
+    of_children: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    of_pods: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    suspects: list[Object] = []
+    for kind in CHILDREN:
+        async for page in cluster.pages(kind, namespaces=places, selector=selector):
+            for child in page:
+                of_children[_owner(child)].add(_version(child))
+            suspects += filter(_counted_by_another, page)
+    async for page in cluster.pages("Pod", namespaces=places, selector=selector):
+        for pod in page:
+            of_pods[pod["metadata"]["namespace"], _model(pod)].add(_version(pod))
+    scaled = await _autoscaled(cluster, places, suspects)
+    for suspect in suspects:
+        if _place(suspect) in scaled:
+            of_children[_owner(suspect)].add(_autoscaled_version(_name(suspect)))
 
-    def of(deployment: Object) -> Observed:
-        metadata = deployment["metadata"]
-        mine = children_of[metadata["uid"]], pods_of[metadata["namespace"], metadata["name"]]
-        return observed(deployment, *mine, moment, scaled)
+    def of(deployment: Object) -> Versions:
+        own = {_version(deployment)}
+        return frozenset(own | of_children[deployment["metadata"]["uid"]] | of_pods[_place(deployment)])
 
     return of
 
 
-async def _list_all(
-    cluster: Cluster, kinds: Iterable[str], namespaces: tuple[str, ...], selector: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    lists = await asyncio.gather(
-        *(cluster.list(kind, namespaces=namespaces, selector=selector) for kind in kinds)
-    )
-    return [item for found in lists for item in found]
+def _version(item: Object) -> tuple[str, str]:
+    return item["metadata"].get("uid", ""), item["metadata"].get("resourceVersion", "")
+
+
+def _autoscaled_version(deployment: str) -> tuple[str, str]:
+    """An autoscaler is another object, which changes at each of its looks: only that there is one counts."""
+    return "autoscaled", deployment
+
+
+def _owner(child: Object) -> str:
+    return str(controller_of(child).get("uid", ""))
+
+
+def _model(pod: Object) -> str:
+    return str(pod["metadata"].get("labels", {}).get(labels.MODEL_DEPLOYMENT, ""))
+
+
+def _place(item: Object) -> tuple[str, str]:
+    return item["metadata"]["namespace"], item["metadata"]["name"]
 
 
 Scaled = Set[tuple[str, str]]
 """Namespace and name of Deployments."""
 
 
-async def _autoscaled(cluster: Cluster, namespaces: tuple[str, ...], children: Iterable[Object]) -> Scaled:
-    """Find the Deployments that an autoscaler targets; asked only where somebody else has set a count."""
-    if not any(_counted_by_another(child) for child in children):
+async def _autoscaled(cluster: Cluster, namespaces: tuple[str, ...], suspects: Iterable[Object]) -> Scaled:
+    """Find the Deployments that an autoscaler targets, among those whose count somebody else has set."""
+    suspected = frozenset(map(_place, suspects))
+    if not suspected:
         return frozenset()
-    return frozenset(
+    return suspected & {
         (scaler["metadata"]["namespace"], scaler["spec"]["scaleTargetRef"]["name"])
         for scaler in await cluster.list("HorizontalPodAutoscaler", namespaces=namespaces)
         if scaler["spec"]["scaleTargetRef"]["kind"] == "Deployment"
-    )
+    }
 
 
 def _counted_by_another(child: Object) -> bool:
@@ -138,21 +222,29 @@ def observed(
         for child in children
         if is_controlled(child, deployment)
     }
+    pods = sorted(pods, key=_name)
+    autoscaled = frozenset(
+        name
+        for kind, name in own
+        if kind == "Deployment" and (deployment["metadata"]["namespace"], name) in scaled
+    )
     revisions = (stored_revision(child) for (kind, _), child in own.items() if kind == "ControllerRevision")
     return Observed(
         now=moment,
         revisions=tuple(sorted(revisions, key=lambda revision: revision.number)),
         objects=own,
-        pods=tuple(model_pod(pod) for pod in sorted(pods, key=_name) if _counts(pod)),
+        pods=tuple(model_pod(pod) for pod in pods if _counts(pod)),
         refusals={
             name: failure
             for (kind, name), child in sorted(own.items())
             if kind == "Deployment" and (failure := refusal(child))
         },
-        autoscaled=frozenset(
-            name
-            for kind, name in own
-            if kind == "Deployment" and (deployment["metadata"]["namespace"], name) in scaled
+        autoscaled=autoscaled,
+        versions=frozenset(
+            {
+                *map(_version, (deployment, *own.values(), *pods)),
+                *map(_autoscaled_version, autoscaled),
+            }
         ),
     )
 

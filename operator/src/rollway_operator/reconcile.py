@@ -1,7 +1,8 @@
 """One pass over one ModelDeployment: resolve, observe, plan, apply; events, resyncs and restarts all come here."""
 
+import hashlib
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -9,7 +10,7 @@ from rollway_operator import conditions
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.apply import NAME_CONFLICT, WRITE_REFUSED, apply, apply_status, gap, tell
 from rollway_operator.cluster import Cluster
-from rollway_operator.domain import Event, Object, Observed, Platform, Resolution
+from rollway_operator.domain import Event, Object, Observed, Platform, Resolution, Versions
 from rollway_operator.errors import (
     ClusterError,
     EndingError,
@@ -17,7 +18,7 @@ from rollway_operator.errors import (
     InvalidError,
     NameConflictError,
 )
-from rollway_operator.observe import now, observe, with_golden
+from rollway_operator.observe import Observer, now, with_golden
 from rollway_operator.plan import plan
 from rollway_operator.resolve import Resolver
 
@@ -27,20 +28,51 @@ class Context:
     """What every pass needs."""
 
     cluster: Cluster
+    observer: Observer
     resolver: Resolver
     platform: Platform
 
 
-async def reconcile(context: Context, body: Object) -> timedelta | None:
-    """Bring the cluster one step closer to what the ModelDeployment asks for; tell when to come back."""
+@dataclass(frozen=True)
+class Look:
+    """What a pass found."""
+
+    deployment: ModelDeployment
+    resolution: Resolution
+    at: datetime
+    come_back: timedelta
+    under_way: bool
+    timed: bool = False
+    """Whether time alone may give the next pass something to write."""
+    wrote: bool = False
+    """Whether there was something to write: what was seen before is no more what is there."""
+    versions: Versions = frozenset()
+    golden: bytes | None = None
+
+
+async def reconcile(context: Context, body: Object) -> Look | None:
+    """Bring the cluster one step closer to what the ModelDeployment asks for; None where no step can be taken."""
     try:
         deployment = ModelDeployment.of(body)
     except ValidationError as error:
         await stall(context.cluster, body, "SpecInvalid", str(error))
         return None
     resolution = await context.resolver.resolve(deployment)
-    observed = await with_golden(context.cluster, deployment, await observe(context.cluster, body))
+    observed = await with_golden(context.cluster, deployment, await context.observer.observe(body))
     decided = plan(deployment, resolution, observed, context.platform)
+    look = Look(
+        deployment,
+        resolution,
+        observed.now,
+        decided.requeue_after,
+        decided.under_way,
+        # A candidate may be stuck for too long while it is paused, too.
+        timed=decided.under_way or "canary" in decided.status,
+        versions=observed.versions,
+        golden=_digest(observed.golden),
+    )
+    if gap(decided, body, observed) is None:
+        return look
     try:
         await apply(context.cluster, decided, body, observed)
     except NameConflictError as error:
@@ -52,7 +84,11 @@ async def reconcile(context: Context, body: Object) -> timedelta | None:
         # Tried again at each resync; until it succeeds apply keeps what is said here.
         await stall(context.cluster, body, WRITE_REFUSED, f"{error}; {_remedy(error)}")
         return None
-    return decided.requeue_after
+    return replace(look, wrote=True)
+
+
+def _digest(text: str | None) -> bytes | None:
+    return None if text is None else hashlib.sha256(text.encode()).digest()
 
 
 def _remedy(error: ClusterError) -> str:
@@ -72,36 +108,15 @@ def _remedy(error: ClusterError) -> str:
 _POLICY = "a policy of this cluster refuses it: change the policy, or what the ModelDeployment asks for"
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a pass that may not write found: nothing to write."""
-
-    deployment: ModelDeployment
-    resolution: Resolution
-    come_back: timedelta | None
-    under_way: bool
-
-
-async def look(context: Context, body: Object, observed: Observed) -> Look | None:
-    """Make a pass without writing, on what a resync saw; None if it would write."""
-    try:
-        deployment = ModelDeployment.of(body)
-    except ValidationError:
-        return None
-    resolution = await context.resolver.resolve(deployment)
-    observed = await with_golden(context.cluster, deployment, observed)
-    decided = plan(deployment, resolution, observed, context.platform)
-    if gap(decided, body, observed):
-        return None
-    return Look(deployment, resolution, decided.requeue_after, decided.under_way)
-
-
 async def look_again(context: Context, before: Look) -> Look | None:
-    """Ask only the registry; None if it has news, or if more than the registry must be asked."""
+    """Ask only for what no list of children shows; None if there are news, or if more must be asked."""
     if before.under_way:
         return None
     resolution = await context.resolver.resolve(before.deployment)
     if replace(resolution, poll_in=before.resolution.poll_in) != before.resolution:
+        return None
+    golden = (await with_golden(context.cluster, before.deployment, Observed(now()))).golden
+    if _digest(golden) != before.golden:
         return None
     return replace(before, come_back=resolution.poll_in)
 

@@ -11,9 +11,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import load_kube_config
 
 from rollway_operator.api.v1alpha1 import ModelDeployment
-from rollway_operator.cluster import Cluster, Json
+from rollway_operator.cluster import Cluster
 from rollway_operator.domain import ArtifactSource, ModelVersion, Platform, Resolution, Runtime
 from rollway_operator.errors import TemporaryError
+from rollway_operator.observe import Observer
 from rollway_operator.reconcile import Context, reconcile
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.kubelet import Kubelet
@@ -37,7 +38,7 @@ class MortalCluster(Cluster):
         self.writes = 0
         self.dies_before: int | None = None
 
-    async def _call(self, method: str, path: str, *rest: Any, **more: Any) -> tuple[int, Json]:
+    async def _call(self, method: str, path: str, *rest: Any, **more: Any) -> tuple[int, bytes]:
         if method != "GET" and not path.endswith("/events"):
             if self.writes == self.dies_before:
                 self.dies_before = None
@@ -66,7 +67,7 @@ class Rollout:
         self.api, self.cluster, self.namespace, self.name = api, cluster, namespace, name
         self.registry = FixedRegistry()
         resolver: Any = self.registry
-        self._context = Context(cluster, resolver, Platform({"mlserver": RUNTIME}))
+        self._context = Context(cluster, Observer(cluster), resolver, Platform({"mlserver": RUNTIME}))
         spec = {"model": {"name": "fraud", "alias": "champion"}, "revisionHistoryLimit": 0}
         kind = {"apiVersion": "rollway.dev/v1alpha1", "kind": "ModelDeployment"}
         api.create({**kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec})

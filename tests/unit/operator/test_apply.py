@@ -51,7 +51,7 @@ class FakeCluster:
     async def get(self, kind: str, name: str, _namespace: str | None = None) -> dict[str, Any] | None:
         return self.objects.get((kind, name))
 
-    async def create(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    async def make(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
         kind, name = manifest["kind"], manifest["metadata"].get("name", "")
         self._write(f"create {kind} {name}".strip())
         if (kind, name) in self.objects:

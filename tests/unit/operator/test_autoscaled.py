@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rollway_operator.domain import Observed
-from rollway_operator.observe import observe, observe_all
+from rollway_operator.observe import Observer
 from rollway_testing.world import World
 
 UID = "u-1"
@@ -96,14 +96,13 @@ class Listed:
         return [self.items[kind]] if kind in self.items else []
 
 
-@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize(
     ("counted_by", "found"), [("kube-controller-manager", {"iris-1"}), ("rollway-operator", set())]
 )
 async def test_autoscalers_are_asked_for_only_where_somebody_else_set_a_count(
-    counted_by: str, found: set[str], together: bool
+    counted_by: str, found: set[str]
 ) -> None:
     cluster: Any = Listed(counted_by)
-    seen = (await observe_all(cluster, ()))(MODEL) if together else await observe(cluster, MODEL)
+    seen = await Observer(cluster).observe(MODEL)
     assert seen.autoscaled == found
     assert ("HorizontalPodAutoscaler" in cluster.asked) is bool(found)

@@ -1,19 +1,25 @@
 import asyncio
 import copy
 import json
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollway_operator import controller as module
+from rollway_operator.api.v1alpha1 import ModelDeployment
+from rollway_operator.cluster import Objects
 from rollway_operator.controller import Controller
+from rollway_operator.domain import Resolution
 from rollway_operator.errors import ClusterError
 from rollway_operator.health import Health
+from rollway_operator.reconcile import Context, Look
 from rollway_operator.settings import Settings
 from rollway_testing.clock import without_waiting
 
+RESOLVED = Resolution("Resolved", "champion is v1")
 KINDS = (
     "ModelDeployment",
     "ModelRegistry",
@@ -68,11 +74,19 @@ class FakeCluster:
         self.lists += 1
         return [copy.deepcopy(item) for (known, _), item in self.objects.items() if known == kind]
 
+    async def pages(self, kind: str, **_: Any) -> AsyncIterator[Objects]:
+        yield await self.list(kind)
+
     async def apply_status(self, manifest: dict[str, Any]) -> None:
         self.statuses += 1
-        self.objects[manifest["kind"], manifest["metadata"]["name"]]["status"] = manifest["status"]
+        written = self.objects[manifest["kind"], manifest["metadata"]["name"]]
+        written["status"] = manifest["status"]
+        self.touch(written)
 
-    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+    def touch(self, item: dict[str, Any]) -> None:
+        item["metadata"]["resourceVersion"] = str(int(item["metadata"]["resourceVersion"]) + 1)
+
+    async def make(self, manifest: dict[str, Any]) -> dict[str, Any]:
         return manifest
 
 
@@ -192,6 +206,129 @@ async def test_a_registry_that_changes_has_its_followers_passed(make: Make) -> N
     controller.registry_changed(body | {"status": {"conditions": []}})
     await asyncio.sleep(1)
     assert len(cluster.gets) == 2
+    await controller.stop()
+
+
+class Passes:
+    """Stands in for the passes: each finds nothing to write, and comes back for nothing but what a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made: list[str] = []
+        self.registry_asked = 0
+        self.says: dict[str, Any] = {"come_back": timedelta(minutes=10), "under_way": False}
+        monkeypatch.setattr(module, "now", self.now)
+        monkeypatch.setattr(module, "reconcile", self._reconcile)
+        monkeypatch.setattr(module, "look_again", self._look_again)
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(seconds=asyncio.get_running_loop().time())
+
+    async def _reconcile(self, context: Context, body: dict[str, Any]) -> Look:
+        self.made.append(body["metadata"]["name"])
+        seen = await context.observer.observe(body)
+        return Look(ModelDeployment.of(body), RESOLVED, self.now(), versions=seen.versions, **self.says)
+
+    async def _look_again(self, _: Context, before: Look) -> Look | None:
+        self.registry_asked += 1
+        return None if before.under_way else before
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Passes:
+    return Passes(monkeypatch)
+
+
+def config_map(**metadata: Any) -> dict[str, Any]:
+    owner = {"kind": "ModelDeployment", "name": "iris", "uid": "u-iris", "controller": True}
+    named = {"name": "iris-1", "namespace": "team-a", "uid": "c", "resourceVersion": "1"}
+    return {"kind": "ConfigMap", "metadata": named | {"ownerReferences": [owner]} | metadata}
+
+
+@without_waiting
+async def test_while_all_versions_stay_resyncs_make_no_pass_and_ask_the_registry(
+    make: Make, passes: Passes
+) -> None:
+    controller = make(FakeCluster(deployment(), config_map()))
+    await controller.start()
+    await asyncio.sleep(600)
+    assert passes.made == ["iris"]
+    assert passes.registry_asked >= 27
+    await controller.stop()
+
+
+@pytest.mark.parametrize("spoil", ["edit", "delete", "add", "own"])
+def test_whatever_changes_is_passed_within_a_resync(make: Make, passes: Passes, spoil: str) -> None:
+    @without_waiting
+    async def story() -> None:
+        cluster = FakeCluster(deployment(), config_map())
+        controller = make(cluster)
+        await controller.start()
+        await asyncio.sleep(100)
+        assert passes.made == ["iris"]
+        if spoil == "edit":
+            cluster.touch(cluster.objects["ConfigMap", "iris-1"])
+        elif spoil == "delete":
+            del cluster.objects["ConfigMap", "iris-1"]
+        elif spoil == "add":
+            cluster.objects["Service", "iris"] = config_map(uid="s") | {"kind": "Service"}
+        else:
+            cluster.touch(cluster.objects["ModelDeployment", "iris"])
+        await asyncio.sleep(23)
+        assert passes.made == ["iris", "iris"]
+        await asyncio.sleep(100)
+        assert passes.made == ["iris", "iris"]
+        await controller.stop()
+
+    story()
+
+
+@without_waiting
+async def test_a_pass_that_wrote_is_followed_by_one_that_looks_what_came_of_it(
+    make: Make, passes: Passes
+) -> None:
+    passes.says["wrote"] = True
+    controller = make(FakeCluster(deployment()))
+    await controller.start()
+    await asyncio.sleep(5)
+    passes.says["wrote"] = False
+    await asyncio.sleep(100)
+    assert passes.made == ["iris", "iris"]
+    await controller.stop()
+
+
+@without_waiting
+async def test_where_time_alone_may_change_something_a_pass_is_made_though_all_versions_stay(
+    make: Make, passes: Passes
+) -> None:
+    # So is a rollout that is paused with a candidate: nothing is waited for, but the candidate may be stuck too long.
+    passes.says |= {"timed": True, "come_back": timedelta(seconds=30)}
+    controller = make(FakeCluster(deployment(), config_map()))
+    await controller.start()
+    await asyncio.sleep(600)
+    assert 600 // (30 + 22) <= len(passes.made) <= 600 // 30
+    await controller.stop()
+
+
+@without_waiting
+async def test_many_roll_outs_are_looked_at_less_often_each(make: Make, passes: Passes) -> None:
+    passes.says |= {"timed": True, "under_way": True, "come_back": timedelta(seconds=1)}
+    controller = make(FakeCluster(*(deployment(f"m{number}") for number in range(200))))
+    await controller.start()
+    await asyncio.sleep(60)
+    passes.made.clear()
+    await asyncio.sleep(300)
+    assert 300 * 10 <= len(passes.made) <= 300 * 21
+    assert len(set(passes.made)) == 200
+    await controller.stop()
+
+
+@without_waiting
+async def test_few_roll_outs_are_looked_at_as_often_as_they_ask(make: Make, passes: Passes) -> None:
+    passes.says |= {"timed": True, "under_way": True, "come_back": timedelta(seconds=1)}
+    controller = make(FakeCluster(*(deployment(f"m{number}") for number in range(10))))
+    await controller.start()
+    await asyncio.sleep(60)
+    assert len(passes.made) >= 10 * 55
     await controller.stop()
 
 

@@ -1,5 +1,5 @@
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +8,7 @@ from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import Platform, Resolution
 from rollway_operator.reconcile import Context, Look, look_again
 
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FAR = timedelta(seconds=30)
 RESOLVED = Resolution("Resolved", "champion is v1", poll_in=FAR)
 DEPLOYMENT = ModelDeployment.of(
@@ -16,7 +17,7 @@ DEPLOYMENT = ModelDeployment.of(
         "spec": {"model": {"name": "fraud", "alias": "champion"}},
     }
 )
-AT_REST = Look(DEPLOYMENT, RESOLVED, FAR, under_way=False)
+AT_REST = Look(DEPLOYMENT, RESOLVED, NOON, FAR, under_way=False)
 
 
 class Answering:
@@ -31,8 +32,8 @@ class Answering:
 
 def context(answer: Resolution) -> Context:
     resolver: Any = Answering(answer)
-    cluster: Any = None
-    return Context(cluster, resolver, Platform({}))
+    nothing: Any = None
+    return Context(nothing, nothing, resolver, Platform({}))
 
 
 async def test_at_rest_the_registry_alone_is_asked_and_says_when_to_ask_again() -> None:

@@ -14,6 +14,7 @@ from rollway_operator.errors import (
     ForbiddenError,
     InvalidError,
 )
+from rollway_operator.observe import Observer
 from rollway_operator.reconcile import Context, reconcile
 from rollway_testing.world import RUNTIME, SOURCE
 
@@ -59,7 +60,7 @@ class Cluster:
     async def list(self, kind: str, **_: Any) -> list[dict[str, Any]]:
         return [copy.deepcopy(item) for (known, _), item in self.children.items() if known == kind]
 
-    async def create(self, manifest: dict[str, Any]) -> dict[str, Any]:
+    async def make(self, manifest: dict[str, Any]) -> dict[str, Any]:
         kind = manifest["kind"]
         if kind == "Event":
             self.events.append(manifest["reason"])
@@ -98,7 +99,7 @@ class Resolver:
 async def passes(cluster: Cluster, number: int = 8) -> None:
     client: Any = cluster
     resolver: Any = Resolver()
-    context = Context(client, resolver, Platform({"mlserver": RUNTIME}))
+    context = Context(client, Observer(client), resolver, Platform({"mlserver": RUNTIME}))
     for _ in range(number):
         try:
             await reconcile(context, copy.deepcopy(cluster.own))
