@@ -25,7 +25,7 @@ from rollway_testing.waiting import eventually
 
 STAGES = tuple(int(number) for number in os.environ.get("ROLLWAY_LOAD_OBJECTS", "100,1000").split(","))
 FOREIGN = int(os.environ.get("ROLLWAY_LOAD_FOREIGN", "2000"))
-SECONDS_AT_REST = 30.0
+SECONDS_AT_REST = float(os.environ.get("ROLLWAY_LOAD_REST", "30"))
 GOAL_CPU_SECONDS_EACH = 0.010
 GOAL_BYTES = 150 * 1024 * 1024
 NAMESPACE = "models"
