@@ -44,6 +44,8 @@ _LONGEST_PAUSE: Final = 30.0
 _BUSY: Final = (429, 503)
 """Answers of a server that has done nothing yet and may say when to ask again."""
 
+_JSON: Final = "application/json"
+_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1, application/json"
 _APPLY: Final = "application/apply-patch+yaml"
 _YAML: Final = "application/yaml"
 _MERGE: Final = "application/merge-patch+json"
@@ -141,9 +143,14 @@ class Cluster:
         return [item async for page in pages for item in page]
 
     async def pages(
-        self, kind: str, *, namespaces: Iterable[str] = (), selector: Selector | None = None
+        self,
+        kind: str,
+        *,
+        namespaces: Iterable[str] = (),
+        selector: Selector | None = None,
+        metadata_only: bool = False,
     ) -> AsyncIterator[Objects]:
-        """List a kind page by page, for who need not keep them all."""
+        """List a kind page by page, for who need not keep them all; on request nothing of them but metadata."""
         places: tuple[str | None, ...] = tuple(namespaces)
         known = {"apiVersion": _KINDS[kind].api_version, "kind": kind}
         for namespace in places or (None,):
@@ -152,8 +159,11 @@ class Cluster:
                 query["labelSelector"] = _label_selector(selector)
             proceed = True
             while proceed:
-                page = _checked(*await self._call("GET", _path(kind, namespace), query), f"list {kind}")
-                yield [known | item for item in page["items"]]
+                accepted = _METADATA if metadata_only else _JSON
+                answer = await self._call("GET", _path(kind, namespace), query, accepted=accepted)
+                page = _checked(*answer, f"list {kind}")
+                # A list's items name no kind, or that of their form.
+                yield [item | known for item in page["items"]]
                 proceed = page["metadata"].get("continue")
                 query["continue"] = proceed
 
@@ -229,12 +239,13 @@ class Cluster:
         path: str,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | str | None = None,
-        content_type: str = "application/json",
+        content_type: str = _JSON,
+        accepted: str = _JSON,
     ) -> tuple[int, bytes]:
         """Call, and call again where the server asks for it, or for credentials that it accepts."""
         for attempt in range(1, _ATTEMPTS + 1):
             await self._rate.turn()
-            status, answer, pause = await self._once(method, path, query, body, content_type)
+            status, answer, pause = await self._once(method, path, query, body, content_type, accepted)
             if status == 401 and attempt == 1:
                 await self._read_credentials()
             elif pause is not None:
@@ -262,12 +273,13 @@ class Cluster:
         query: Mapping[str, str] | None,
         body: Mapping[str, Any] | str | None,
         content_type: str,
+        accepted: str,
     ) -> "_Answer":
         try:
             known = self._client.configuration
             headers = {
                 **self._client.default_headers,
-                "Accept": "application/json",
+                "Accept": accepted,
                 "Content-Type": content_type,
             }
             # The client's own way to an address and headers copies and escapes each part, and the body, too: it is a

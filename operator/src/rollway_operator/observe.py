@@ -146,11 +146,11 @@ async def versions(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[Obj
     of_pods: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     suspects: list[Object] = []
     for kind in CHILDREN:
-        async for page in cluster.pages(kind, namespaces=places, selector=selector):
+        async for page in cluster.pages(kind, namespaces=places, selector=selector, metadata_only=True):
             for child in page:
                 of_children[_owner(child)].add(_version(child))
             suspects += filter(_counted_by_another, page)
-    async for page in cluster.pages("Pod", namespaces=places, selector=selector):
+    async for page in cluster.pages("Pod", namespaces=places, selector=selector, metadata_only=True):
         for pod in page:
             of_pods[pod["metadata"]["namespace"], _model(pod)].add(_version(pod))
     scaled = await _autoscaled(cluster, places, suspects)

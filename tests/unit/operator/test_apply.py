@@ -309,6 +309,8 @@ async def test_the_remains_of_an_earlier_object_are_waited_for_a_minute(
 
 async def test_a_child_that_is_being_deleted_is_come_back_to_after_all_else_is_done() -> None:
     cluster = FakeCluster(existing(SERVICE, deletionTimestamp=NOON.isoformat()))
+    only_that = Plan(status=BODY["status"], objects=(SERVICE,))
+    assert gap(only_that, BODY, cluster.observed()) == "Service iris: is being deleted"
     with pytest.raises(VanishingError):
         await run(cluster)
     assert cluster.written[-1] == "create Event iris.64752550bf000"

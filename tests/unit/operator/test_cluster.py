@@ -42,6 +42,7 @@ class Server:
         self.configuration = Configuration()
         self.default_headers = {"User-Agent": "a test"}
         self.sent: list[str] = []
+        self.accepted: list[str] = []
         self.queries: list[dict[str, str]] = []
         self.time_outs: list[float] = []
         self.answers: list[Answer] = []
@@ -50,7 +51,10 @@ class Server:
     async def update_params_for_auth(self, headers: dict[str, str], *_: Any) -> None:
         headers["authorization"] = "Bearer secret"
 
-    async def call_api(self, method: str, url: str, *_: Any, _request_timeout: Any) -> Answer:
+    async def call_api(
+        self, method: str, url: str, headers: dict[str, str], *_: Any, _request_timeout: Any
+    ) -> Answer:
+        self.accepted.append(headers["Accept"])
         address = urlsplit(url.removeprefix(self.configuration.host))
         self.sent.append(f"{method} {address.path}")
         self.queries.append(dict(parse_qsl(address.query)))
@@ -262,6 +266,18 @@ async def test_pages_are_given_one_by_one_and_name_what_is_asked_for() -> None:
     assert server.queries[0]["labelSelector"] == "team=a,model in (x,y)"
     assert "continue" not in server.queries[0]
     assert server.queries[1] == server.queries[0] | {"continue": "token"}
+
+
+async def test_metadata_alone_are_listed_on_request() -> None:
+    server = Server()
+    partial = {"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "a"}}
+    server.answers = [Answer(200, {"metadata": {}, "items": [partial]}) for _ in range(2)]
+    cluster = connected(server, 0.0)
+    (page,) = [page async for page in cluster.pages("Pod", metadata_only=True)]
+    assert page == [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}]
+    await cluster.list("Pod")
+    assert "as=PartialObjectMetadataList" in server.accepted[0]
+    assert server.accepted[1] == "application/json"
 
 
 async def test_an_answer_that_is_no_object_is_an_error_of_the_server() -> None:
