@@ -162,8 +162,8 @@ class Cluster:
                 accepted = _METADATA if metadata_only else _JSON
                 answer = await self._call("GET", _path(kind, namespace), query, accepted=accepted)
                 page = _checked(*answer, f"list {kind}")
-                # A list's items name no kind, or that of their form.
-                yield [item | known for item in page["items"]]
+                # A list's items name no kind, or that of their form; an empty list of metadata has null for items.
+                yield [item | known for item in page["items"] or ()]
                 proceed = page["metadata"].get("continue")
                 query["continue"] = proceed
 

@@ -280,6 +280,13 @@ async def test_metadata_alone_are_listed_on_request() -> None:
     assert server.accepted[1] == "application/json"
 
 
+async def test_an_empty_list_of_metadata_has_null_for_items() -> None:
+    server = Server()
+    server.answers = [Answer(200, {"metadata": {}, "items": None})]
+    pages = connected(server, 0.0).pages("Pod", metadata_only=True)
+    assert [page async for page in pages] == [[]]
+
+
 async def test_an_answer_that_is_no_object_is_an_error_of_the_server() -> None:
     server = Server()
     for body in (b"<html>", b"[]"):
