@@ -192,6 +192,21 @@ def test_invocations_equal_the_model_on_a_matrix(arrays: Pod, array_model: Train
     assert answer.json() == {"predictions": array_model.estimator.predict_proba(values).tolist()}
 
 
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/v2/health/live", {"live": True}),
+        ("/v2/health/ready", {"ready": True}),
+        (f"/v2/models/{MODEL_NAME}/ready", {"name": MODEL_NAME, "ready": True}),
+    ],
+)
+def test_probes_say_in_their_body_what_the_protocol_describes(
+    frames: Pod, path: str, said: dict[str, Any]
+) -> None:
+    answer = httpx.get(frames.http + path, trust_env=False)
+    assert (answer.status_code, answer.json()) == (200, said)
+
+
 @pytest.mark.parametrize(("path", "text"), [("/ping", "\n"), ("/health", "\n"), ("/version", "3.17.2")])
 def test_mlflow_clients_find_their_other_routes(frames: Pod, path: str, text: str) -> None:
     answer = httpx.get(frames.http + path, trust_env=False)

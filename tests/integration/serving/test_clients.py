@@ -23,7 +23,6 @@ REFUSALS = re.compile(r"\b(40\d|415|UNIMPLEMENTED|NOT_FOUND)\b")
 WORDS = {
     "Not Found": "404",
     "False": "no",
-    "JSONDecodeError": "an answer without a body",
     "no reason": "refused",
 }
 

@@ -68,6 +68,8 @@ class World:
     runtimes: dict[str, Runtime] = field(default_factory=lambda: {"mlserver": RUNTIME})
     toleration_keys: tuple[str, ...] = ()
     golden: str | None = None
+    input_example: bool = True
+    """Whether the versions ship an input example."""
     lacking: str | None = None
     """The version that lacks a tag which the spec requires."""
     now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
@@ -203,7 +205,10 @@ class World:
             return Pod(pod.name, pod.revision, ready=False, terminating=False, failure=failure)
         if age == 1:
             return pod
-        told = {"digest": self.digests.get(version) or digest_of(version), "input_example": True}
+        told = {
+            "digest": self.digests.get(version) or digest_of(version),
+            "input_example": self.input_example,
+        }
         if nature is Nature.BROKEN:
             failure = Failure("SmokeTestFailed", "NaN in row 0", Fault.MODEL)
             return Pod(pod.name, pod.revision, False, False, failure=failure, restarts=1, **told)  # type: ignore[arg-type]

@@ -41,6 +41,21 @@ def test_a_new_revision_begins_with_one_pod_and_is_pinned_before_the_second() ->
     assert {pinned for count, pinned in counts if count > 1} == {digest_of("1")}
 
 
+@pytest.mark.parametrize(
+    ("input_example", "golden", "skipped"), [(True, None, False), (False, None, True), (False, "[]", False)]
+)
+def test_gates_that_have_nothing_to_ask_the_model_are_told(
+    input_example: bool, golden: str | None, skipped: bool
+) -> None:
+    world = World(input_example=input_example, golden=golden)
+    if golden:
+        world.edit(preTraffic={"smokeTest": {"source": "ConfigMap", "configMapRef": {"name": "golden"}}})
+    world.settle()
+    artifact = world.condition("ArtifactVerified")
+    assert artifact
+    assert artifact["message"].endswith("the model has no input example") is skipped
+
+
 def test_the_alias_moves_and_the_old_version_serves_until_the_new_one_is_complete() -> None:
     world = World(spec={"model": {"name": "fraud", "alias": "champion"}, "predictor": {"replicas": 2}})
     world.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -31,44 +32,42 @@ INVOCATIONS = Method("rest", "invocations", "predictions")
 _KEPT_ROUTES = frozenset(
     {
         "/v2",
-        "/v2/health/live",
-        "/v2/health/ready",
         "/v2/models/{model_name}",
-        "/v2/models/{model_name}/ready",
         "/v2/models/{model_name}/infer",
         "/v2/models/{model_name}/versions/{model_version}",
-        "/v2/models/{model_name}/versions/{model_version}/ready",
         "/v2/models/{model_name}/versions/{model_version}/infer",
     }
 )
-"""MLServer's other routes load and unload models, stream, or show a generic schema: they are left out."""
+"""MLServer's other routes load and unload models, stream, or show a generic schema: they are left out.
+
+Its probes answer without the body that the protocol describes and KServe's client reads: the guard answers those."""
 
 
 _FIXED = {
     "/v2": Route(),
-    "/v2/health/live": Route(),
-    "/v2/health/ready": Route(is_probe=True),
+    "/v2/health/live": Route(says=b'{"live": true}'),
+    "/v2/health/ready": Route(is_probe=True, says=b'{"ready": true}'),
     "/ping": Route(is_probe=True),
     "/health": Route(is_probe=True),
     "/version": Route(needs_model=True),
     "/invocations": Route(verb="POST", method=INVOCATIONS, needs_model=True),
-}
-_OF_THE_MODEL = {
-    "": Route(needs_model=True),
-    "/ready": Route(is_probe=True),
-    "/infer": Route(verb="POST", method=INFER, needs_model=True),
 }
 _MODEL_PATH = re.compile(r"/v2/models/(?P<name>[^/]*)(/versions/(?P<version>[^/]*))?(?P<rest>/[a-z]+)?")
 
 
 def routing(name: str, version: str) -> Callable[[str], Route | None]:
     """Find what a path may be asked; other models' names never reach MLServer."""
+    of_the_model = {
+        "": Route(needs_model=True),
+        "/ready": Route(is_probe=True, says=json.dumps({"name": name, "ready": True}).encode()),
+        "/infer": Route(verb="POST", method=INFER, needs_model=True),
+    }
 
     def route(path: str) -> Route | None:
         model = _MODEL_PATH.fullmatch(path)
         if model is None:
             return _FIXED.get(path)
-        found = _OF_THE_MODEL.get(model["rest"] or "")
+        found = of_the_model.get(model["rest"] or "")
         if found is not None and (model["name"] != name or model["version"] not in (None, version)):
             return Route(method=found.method, unknown=True)
         return found
