@@ -17,6 +17,7 @@ from rollway_serving.fetch.manifest import FetchedFile, digest
 from rollway_testing.processes import MLflowServer, SeaweedFS
 
 from .conftest import SOURCES, NewPod, Pod, Trained, await_true
+from .runtimes import Seldon
 
 
 def put_folder(s3: SeaweedFS, folder: Path, prefix: str) -> None:
@@ -236,6 +237,17 @@ def test_a_model_of_the_images_packages_passes_enforcement(
     pod = new_pod(environment=stored | {"ROLLWAY_ENVIRONMENT_POLICY": "Enforce"})
     assert fetched(pod) == 0, pod.log
     assert "environment" not in pod.termination
+
+
+@pytest.mark.parametrize("policy", ["Warn", "Enforce"])
+def test_a_model_of_numpy_2_is_too_new_for_the_seldon_image(
+    new_pod: NewPod, stored: dict[str, str], policy: str
+) -> None:
+    pod = new_pod(runtime=Seldon(), environment=stored | {"ROLLWAY_ENVIRONMENT_POLICY": policy})
+    code, message = fetched(pod), pod.termination
+    assert code == (policy == "Enforce"), pod.log
+    assert f"installed, model wants =={version('numpy')}" in str(message)
+    assert message.get("reason") == ("EnvironmentMismatch" if policy == "Enforce" else None)
 
 
 def test_hostile_environment_files_end_in_a_sentence(
