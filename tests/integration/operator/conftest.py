@@ -2,18 +2,21 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
+from rollway_testing.kills import Lane
 from rollway_testing.kubelet import Kubelet
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import MLflowServer
 from rollway_testing.stories import REPOSITORY, OperatorProcess, RegisteredModel, Story
 
 _NUMBERS = itertools.count(1)
+
+NewLane = Callable[..., Lane]
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +97,42 @@ def registry(plane: ControlPlane, mlflow_server: MLflowServer) -> str:
         }
     )
     return "default"
+
+
+@pytest.fixture(scope="session")
+def two_versions(mlflow_server: MLflowServer) -> RegisteredModel:
+    """A registered model with the versions 1 and 2, which no alias points at."""
+    registered = RegisteredModel(mlflow_server.uri, "two-versions")
+    for _ in range(2):
+        registered.add_version()
+    return registered
+
+
+@pytest.fixture(scope="module")
+def new_lane(
+    plane: ControlPlane,
+    fault_proxy: FaultProxy,
+    registry: str,
+    two_versions: RegisteredModel,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[NewLane]:
+    """Make namespaces with an operator each, which reaches the API server through the proxy alone."""
+    folder = tmp_path_factory.mktemp("operators")
+    made: list[Lane] = []
+
+    def make(namespace: str, *, resync: int = 1) -> Lane:
+        made.append(Lane.on(plane, fault_proxy, folder, namespace, two_versions.name, resync=resync))
+        return made[-1]
+
+    yield make
+    for lane in made:
+        lane.stop()
+
+
+@pytest.fixture(scope="module")
+def lane(new_lane: NewLane, request: pytest.FixtureRequest) -> Lane:
+    """The one that the tests of a module share."""
+    return new_lane(request.path.stem.removeprefix("test_").replace("_", "-"))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,18 @@ from rollway_testing.faults import FaultProxy
 from rollway_testing.kills import DELETION, FIRST, KINDS, Lane, differences_of, end_of, until_ended
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import MLflowServer
-from rollway_testing.stories import RegisteredModel, Story
+from rollway_testing.stories import Story
 from rollway_testing.waiting import eventually, throughout
+
+from .conftest import NewLane
 
 OBJECTS = 20
 
 
 @pytest.fixture(scope="module")
-def lane(
-    plane: ControlPlane,
-    fault_proxy: FaultProxy,
-    mlflow_server: MLflowServer,
-    registry: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Lane]:
+def lane(new_lane: NewLane) -> Lane:
     """A namespace whose operator works at the rate that the chart sets."""
-    model = RegisteredModel(mlflow_server.uri, "at-rest")
-    for _ in range(2):
-        model.add_version()
-    folder = tmp_path_factory.mktemp("operators")
-    made = Lane.on(plane, fault_proxy, folder, "at-rest", model.name, resync=20)
-    yield made
-    made.stop()
+    return new_lane("at-rest", resync=20)
 
 
 @pytest.fixture(scope="module")
@@ -104,28 +93,17 @@ def test_children_deleted_or_edited_are_healed_within_half_a_minute(
 
 
 def test_a_horizontal_pod_autoscaler_made_by_hand_is_not_fought(
-    plane: ControlPlane,
-    faults: FaultProxy,
-    model: RegisteredModel,
-    registry: str,
-    alone: None,
-    tmp_path: Path,
+    new_lane: NewLane, plane: ControlPlane, alone: None
 ) -> None:
-    model.add_version()
-    lane = Lane.on(plane, faults, tmp_path, "autoscaled", model.name)
-    try:
-        story = lane.told(FIRST)
-        (deployment,) = story.children("Deployment")
-        plane.kubectl("autoscale", "deployment", deployment, "--min=3", "--max=5", "--namespace=autoscaled")
-        eventually(
-            story.counts, lambda counts: counts == {deployment: 3}, within=60, what="it is scaled to 3"
-        )
-        mark = lane.mark()
-        throughout(story.counts, lambda counts: counts == {deployment: 3}, seconds=8, what="3 pods stay")
-        assert [call for call in lane.writes(mark) if call["resource"] == "deployments/scale"] == []
-        story.until(lambda status: status["readyReplicas"] == 3, "the status counts them")
-    finally:
-        lane.stop()
+    lane = new_lane("autoscaled")
+    story = lane.told(FIRST)
+    (deployment,) = story.children("Deployment")
+    plane.kubectl("autoscale", "deployment", deployment, "--min=3", "--max=5", "--namespace=autoscaled")
+    eventually(story.counts, lambda counts: counts == {deployment: 3}, within=60, what="it is scaled to 3")
+    mark = lane.mark()
+    throughout(story.counts, lambda counts: counts == {deployment: 3}, seconds=8, what="3 pods stay")
+    assert [call for call in lane.writes(mark) if call["resource"] == "deployments/scale"] == []
+    story.until(lambda status: status["readyReplicas"] == 3, "the status counts them")
 
 
 @pytest.mark.thorough

@@ -1,15 +1,12 @@
 """The operator, as a process, killed before and after each of its writes: the end is that of the undisturbed tale."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
-from rollway_testing.controlplane import ControlPlane
-from rollway_testing.faults import FaultProxy
 from rollway_testing.kills import DELETION, FIRST, TALES, Lane, Tale, tell_in, until_ended
-from rollway_testing.processes import MLflowServer
-from rollway_testing.stories import RegisteredModel
+
+from .conftest import NewLane
 
 SEED = 20261123
 SAMPLE = 4
@@ -19,24 +16,9 @@ MAY_VARY = ("patch modeldeployments/status", "apply modeldeployments/status", "c
 
 
 @pytest.fixture(scope="module")
-def lanes(
-    plane: ControlPlane,
-    fault_proxy: FaultProxy,
-    mlflow_server: MLflowServer,
-    registry: str,
-    tmp_path_factory: pytest.TempPathFactory,
-    thorough: bool,
-) -> Iterator[list[Lane]]:
+def lanes(new_lane: NewLane, thorough: bool) -> list[Lane]:
     """Namespaces with an operator each."""
-    folder = tmp_path_factory.mktemp("lanes")
-    model = RegisteredModel(mlflow_server.uri, "kill-points")
-    for _ in range(2):
-        model.add_version()
-    numbers = range(4 if thorough else 2)
-    made = [Lane.on(plane, fault_proxy, folder, f"lane-{number}", model.name) for number in numbers]
-    yield made
-    for lane in made:
-        lane.stop()
+    return [new_lane(f"lane-{number}") for number in range(4 if thorough else 2)]
 
 
 @pytest.mark.parametrize(

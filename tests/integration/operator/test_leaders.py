@@ -12,7 +12,6 @@ from rollway_faultproxy.rules import Answer, Freeze, Match, Rule
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
 from rollway_testing.kills import FIRST, SECOND, Calm, Lane, Point, Tale, differences_of, end_of, until_ended
-from rollway_testing.processes import MLflowServer
 from rollway_testing.stories import OperatorProcess, RegisteredModel, Story
 from rollway_testing.waiting import eventually, throughout
 
@@ -79,16 +78,16 @@ def writes(proxy: FaultProxy, after: int = 0) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def new_pair(
-    plane: ControlPlane, mlflow_server: MLflowServer, registry: str, tmp_path_factory: pytest.TempPathFactory
+    plane: ControlPlane,
+    two_versions: RegisteredModel,
+    registry: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[[str], Pair]]:
     """Make pairs, each in a namespace of its own."""
-    model = RegisteredModel(mlflow_server.uri, "leaders")
-    for _ in range(2):
-        model.add_version()
     pairs: list[Pair] = []
 
     def make(namespace: str) -> Pair:
-        pairs.append(Pair(plane, tmp_path_factory.mktemp(namespace), namespace, model.name))
+        pairs.append(Pair(plane, tmp_path_factory.mktemp(namespace), namespace, two_versions.name))
         return pairs[-1]
 
     yield make

@@ -1,39 +1,19 @@
 """A status that was wiped or forged, and annotations that are poison: what serves goes on serving, untouched."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from rollway_testing.controlplane import ControlPlane
-from rollway_testing.faults import FaultProxy
 from rollway_testing.kills import FIRST, SECOND, TALES, Lane, until_ended
 from rollway_testing.kubelet import Nature
 from rollway_testing.kubernetes import Kubernetes
-from rollway_testing.processes import MLflowServer
-from rollway_testing.stories import RegisteredModel, Story, condition
+from rollway_testing.stories import Story, condition
 from rollway_testing.waiting import eventually
 
 Status = dict[str, Any]
 UNDO = next(tale for tale in TALES if tale.name == "undo")
-
-
-@pytest.fixture(scope="module")
-def lane(
-    plane: ControlPlane,
-    fault_proxy: FaultProxy,
-    mlflow_server: MLflowServer,
-    registry: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Lane]:
-    """A namespace with an operator of its own."""
-    model = RegisteredModel(mlflow_server.uri, "lost-status")
-    for _ in range(2):
-        model.add_version()
-    made = Lane.on(plane, fault_proxy, tmp_path_factory.mktemp("operators"), "lost-status", model.name)
-    yield made
-    made.stop()
 
 
 def before_the_first_serves(lane: Lane) -> Story:

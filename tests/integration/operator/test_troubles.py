@@ -1,19 +1,16 @@
 """An API server in trouble: the version asked for serves in the end, no hand is needed, and restarts are counted."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from rollway_faultproxy.rules import Answer, Cut, Delay, HalfClose, Hold, Match, Rule, Watch
-from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
 from rollway_testing.kills import FIRST, SECOND, Lane, until_ended
 from rollway_testing.kubernetes import Kubernetes
-from rollway_testing.processes import MLflowServer
-from rollway_testing.stories import RegisteredModel, Story, condition
+from rollway_testing.stories import Story, condition
 from rollway_testing.waiting import throughout
 
 ANYTHING_BUT_THE_LEASE = "(?!lease).*"
@@ -94,23 +91,6 @@ BRIEFLY = (
     "429 with Retry-After",
     "answers cut amid",
 )
-
-
-@pytest.fixture(scope="module")
-def lane(
-    plane: ControlPlane,
-    fault_proxy: FaultProxy,
-    mlflow_server: MLflowServer,
-    registry: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Lane]:
-    """A namespace whose operator reaches the API server through the proxy alone."""
-    model = RegisteredModel(mlflow_server.uri, "troubles")
-    for _ in range(2):
-        model.add_version()
-    made = Lane.on(plane, fault_proxy, tmp_path_factory.mktemp("operators"), "troubles", model.name)
-    yield made
-    made.stop()
 
 
 def has_one_of_each(story: Story) -> bool:
