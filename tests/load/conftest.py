@@ -12,15 +12,13 @@ from rollway_faultproxy.proxy import serving
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.fake_mlflow import FakeMLflow
 from rollway_testing.faults import FaultProxy
-from rollway_testing.stories import REPOSITORY
 
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane that knows our kinds."""
     with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
-        running.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
-        running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        running.apply_crds()
         yield running
 
 

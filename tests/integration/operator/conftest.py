@@ -12,7 +12,7 @@ from rollway_testing.kills import Lane
 from rollway_testing.kubelet import Kubelet
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import MLflowServer
-from rollway_testing.stories import REPOSITORY, OperatorProcess, RegisteredModel, Story
+from rollway_testing.stories import OperatorProcess, RegisteredModel, Story
 
 _NUMBERS = itertools.count(1)
 
@@ -23,8 +23,7 @@ NewLane = Callable[..., Lane]
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane that knows our kinds."""
     with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
-        running.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
-        running.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        running.apply_crds()
         yield running
 
 

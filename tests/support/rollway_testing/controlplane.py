@@ -9,6 +9,7 @@ from typing import Self
 
 from rollway_cluster import binaries, certificates, components
 from rollway_cluster.client import Client
+from rollway_cluster.images import REPOSITORY
 from rollway_cluster.layout import Layout, Ports
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import Server, ServerFailedError, free_port
@@ -90,6 +91,11 @@ class ControlPlane:
         if done.returncode:
             raise KubectlError(done.stderr.strip())
         return done.stdout
+
+    def apply_crds(self) -> None:
+        """Have the API server know our kinds."""
+        self.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 
     def is_ready(self) -> bool:
         """Tell whether the API server answers."""
