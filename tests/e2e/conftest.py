@@ -94,6 +94,14 @@ def shared(
         yield running
 
 
+@pytest.fixture(scope="module")
+def serving(shared: Scenario) -> Scenario:
+    """It, with the model `prices`, whose first of two versions serves when the tests begin."""
+    shared.given.a_model(versions=2)
+    shared.given.a_deployment()
+    return shared
+
+
 @pytest.fixture
 def given(scenario: Scenario) -> Given:
     return scenario.given

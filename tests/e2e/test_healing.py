@@ -5,13 +5,6 @@ import pytest
 from rollway_testing.scenario import Given, Scenario, Then, When
 
 
-@pytest.fixture(scope="module")
-def serving(shared: Scenario) -> Scenario:
-    shared.given.a_model()
-    shared.given.a_deployment()
-    return shared
-
-
 @pytest.fixture
 def revision(serving: Scenario) -> str:
     return str(serving.status("prices")["stable"]["revision"])

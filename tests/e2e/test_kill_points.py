@@ -55,7 +55,7 @@ def lane(
     assert stored is not None
     runtimes = json.loads(stored["data"]["runtimes.json"])
     with (
-        world.operator.stopped(),
+        world.operator.replicas(0),
         FaultProxy(tmp_path_factory.mktemp("faults"), kubeconfig=world.client.kubeconfig) as proxy,
     ):
         operator = OperatorProcess(

@@ -16,7 +16,7 @@ SECONDS_TO_TAKE_OVER = 20.0
 def operator(world: World) -> Iterator[Operator]:
     if not isinstance(world.cluster, LocalCluster):
         pytest.skip("the operator's process is not on this machine")
-    with world.operator.two_replicas():
+    with world.operator.replicas(2):
         yield world.operator
 
 

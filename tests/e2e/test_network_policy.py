@@ -24,13 +24,6 @@ print(json.dumps(reached))
 """
 
 
-@pytest.fixture(scope="module")
-def serving(shared: Scenario) -> Scenario:
-    shared.given.a_model()
-    shared.given.a_deployment()
-    return shared
-
-
 @pytest.fixture
 def elsewhere(scenario: Scenario) -> str:
     """Another team's namespace."""

@@ -10,13 +10,6 @@ from rollway_testing.builds import another_build
 from rollway_testing.scenario import Given, Scenario, Then, When, World
 
 
-@pytest.fixture(scope="module")
-def serving(shared: Scenario) -> Scenario:
-    shared.given.a_model(versions=2)
-    shared.given.a_deployment()
-    return shared
-
-
 @pytest.fixture
 def when(serving: Scenario) -> When:
     return serving.when

@@ -5,13 +5,6 @@ import pytest
 from rollway_testing.scenario import Given, Scenario, Then, When
 
 
-@pytest.fixture(scope="module")
-def serving(shared: Scenario) -> Scenario:
-    shared.given.a_model(versions=2)
-    shared.given.a_deployment()
-    return shared
-
-
 @pytest.fixture
 def when(serving: Scenario) -> When:
     return serving.when

@@ -56,19 +56,10 @@ class Operator:
         eventually(ended, within=30, what="the operator was killed")
 
     @contextlib.contextmanager
-    def two_replicas(self) -> Iterator[None]:
-        """Run a standby beside it."""
+    def replicas(self, count: int) -> Iterator[None]:
+        """Run so many of it for a while: none, or a standby beside it."""
         try:
-            self._scale(2)
-            yield
-        finally:
-            self._scale(1)
-
-    @contextlib.contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Run none."""
-        try:
-            self._scale(0)
+            self._scale(count)
             yield
         finally:
             self._scale(1)
