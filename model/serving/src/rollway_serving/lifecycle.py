@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import enum
 
+from rollway_serving.errors import NotReadyError
+
 
 class Phase(enum.Enum):
     """What the server may be asked."""
@@ -40,6 +42,11 @@ class Lifecycle:
     def serves(self) -> bool:
         """Whether a request gets an answer: also while draining, when nobody should come any more."""
         return self._phase is not Phase.LOADING
+
+    def check_serves(self) -> None:
+        """Refuse a request that comes too early."""
+        if not self.serves:
+            raise NotReadyError(f"the server is {self._phase.value}")
 
     @property
     def is_draining(self) -> bool:

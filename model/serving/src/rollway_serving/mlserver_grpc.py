@@ -15,7 +15,7 @@ from mlserver.grpc.servicers import InferenceServicer
 from mlserver.grpc.utils import STATUS_CODE_MAPPING
 
 from rollway_serving import raw_tensor
-from rollway_serving.errors import InputError, NotReadyError, ServingError, UnknownModelError
+from rollway_serving.errors import InputError, ServingError, UnknownModelError
 from rollway_serving.metrics import Method
 from rollway_serving.mlserver_model import check_request_id
 from rollway_serving.rpc import CallGuard, end, options
@@ -52,13 +52,13 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Any) -> pb.ModelMetadataResponse:  # noqa: N802
         """What the model takes and gives."""
         self._check_model(request.name, request.version)
-        self._check_serving()
+        self._life.check_serves()
         return await super().ModelMetadata(request, context)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Any) -> pb.ModelInferResponse:  # noqa: N802
         """Predict."""
         self._check_model(request.model_name, request.model_version)
-        self._check_serving()
+        self._life.check_serves()
         check_request_id(request.id)
         check_raw(request)
         payload = self._InsertHeaders(request, context)
@@ -92,10 +92,6 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     def _check_model(self, name: str, version: str) -> None:
         if name != self._rollway.name or version not in ("", self._rollway.version):
             raise UnknownModelError("no such model or version")
-
-    def _check_serving(self) -> None:
-        if not self._life.serves:
-            raise NotReadyError(f"the server is {self._life.phase.value}")
 
 
 class GrpcServer(GRPCServer):  # type: ignore[misc]

@@ -19,7 +19,7 @@ from seldon_core import seldon_methods
 from seldon_core.proto import prediction_pb2 as pb
 from seldon_core.utils import json_to_seldon_model_metadata
 
-from rollway_serving.errors import InputError, NotReadyError
+from rollway_serving.errors import InputError
 from rollway_serving.rpc import CallGuard, options
 from rollway_serving.seldon_component import GRPC_FEEDBACK, GRPC_PREDICT, began
 
@@ -99,8 +99,7 @@ class GrpcServer:
             return bytes(answer(_parsed(kind, request)).SerializeToString())
 
         async def handle(request: bytes, context: Any) -> bytes:  # noqa: ARG001 - gRPC's signature
-            if not self._life.serves:
-                raise NotReadyError(f"the server is {self._life.phase.value}")
+            self._life.check_serves()
             began.set(time.monotonic())
             answered: bytes = await self._admission.run_async(contextvars.copy_context().run, work, request)
             return answered
