@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 import warnings
@@ -112,6 +113,18 @@ class Pod:
         await_true(lambda: process.poll() is not None or self.is_ready(), 60)
         assert self.is_ready(), self.log
         return process
+
+    def end_unready(self, code: int = 1) -> dict[str, Any]:
+        """Start a server that ends by itself, by this exit code, and never says ready; give the reason it leaves."""
+        process = self.serve()
+
+        def ended() -> bool:
+            assert not self.is_ready()
+            return process.poll() is not None
+
+        await_true(ended, 60)
+        assert process.returncode == code
+        return self.termination
 
     def is_ready(self) -> bool:
         """Ask as the kubelet does."""
@@ -252,3 +265,19 @@ def array_model(tmp_path_factory: pytest.TempPathFactory, rows: pd.DataFrame, ta
         pyfunc_predict_fn="predict_proba",
     )
     return Trained(folder, estimator, rows)
+
+
+@pytest.fixture
+def spoilt(array_model: Trained, tmp_path: Path) -> Path:
+    """A copy of a good model, for a test to break."""
+    return Path(shutil.copytree(array_model.folder, tmp_path / "model"))
+
+
+def put_object(folder: Path, expression: str) -> None:
+    """Replace the model by what the expression gives when it is unpickled."""
+    (folder / "model.pkl").write_text(f"cbuiltins\neval\n(V{expression}\ntR.")
+
+
+def put_program(folder: Path, statements: str) -> None:
+    """Replace the model by whatever the statements do while it is unpickled."""
+    (folder / "model.pkl").write_text(f"cbuiltins\nexec\n(V{statements}\ntR.")

@@ -24,7 +24,7 @@ import httpx
 import psutil
 import pytest
 
-from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, await_true
+from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, await_true, put_object
 from .runtimes import Runtime
 
 IDENTITY = {"x-model-version": VERSION, "x-model-revision": REVISION}
@@ -56,7 +56,7 @@ def slow(new_pod: NewPod, array_model: Trained, runtime: Runtime, pod: Pod, tmp_
         "__import__('types').SimpleNamespace("
         "predict_proba=lambda rows: (__import__('time').sleep(rows[0, 0]), rows[:, :2])[1])"
     )
-    (folder / "model.pkl").write_text(f"cbuiltins\neval\n(V{source}\ntR.")
+    put_object(folder, source)
     made = new_pod(
         folder,
         runtime=runtime,

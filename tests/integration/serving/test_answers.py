@@ -4,7 +4,6 @@ import gzip
 import json
 import math
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from mlserver.grpc import model_repository_pb2 as repository_pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 from mlserver.grpc.model_repository_pb2_grpc import ModelRepositoryServiceStub
 
-from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained
+from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, put_object
 
 IDENTITY = {"x-model-version": VERSION, "x-model-revision": REVISION}
 INFER = f"/v2/models/{MODEL_NAME}/infer"
@@ -455,12 +454,10 @@ def test_administration_over_grpc_is_unimplemented(stub: Any, arrays: Pod) -> No
 
 
 def test_a_model_that_fails_on_a_good_request_is_500_without_a_traceback(
-    new_pod: NewPod, array_model: Trained, tmp_path: Path
+    new_pod: NewPod, spoilt: Path
 ) -> None:
-    folder = Path(shutil.copytree(array_model.folder, tmp_path / "model"))
-    source = "__import__('types').SimpleNamespace(predict_proba=lambda rows: 1 / 0)"
-    (folder / "model.pkl").write_text(f"cbuiltins\neval\n(V{source}\ntR.")
-    pod = new_pod(folder, warmup={"requests": 0}, smokeTest={"source": "Disabled"})
+    put_object(spoilt, "__import__('types').SimpleNamespace(predict_proba=lambda rows: 1 / 0)")
+    pod = new_pod(spoilt, warmup={"requests": 0}, smokeTest={"source": "Disabled"})
     pod.serve_until_ready()
     with httpx.Client(base_url=pod.http, trust_env=False) as client:
         for _ in range(2):

@@ -1,7 +1,6 @@
 """What every inference server does alike, asked in its own protocol."""
 
 import json
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import grpc
 import httpx
 import pytest
 
-from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, await_true
+from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, await_true, put_object, put_program
 from .runtimes import Runtime, alike
 
 IDENTITY = {"x-model-version": VERSION, "x-model-revision": REVISION}
@@ -275,29 +274,11 @@ def test_what_a_client_invents_makes_no_series(frames: Pod) -> None:
     assert before
 
 
-@pytest.fixture
-def spoilt(array_model: Trained, tmp_path: Path) -> Path:
-    """A copy of a good model, for a test to break."""
-    return Path(shutil.copytree(array_model.folder, tmp_path / "model"))
-
-
-def ends_with_reason(pod: Pod) -> dict[str, Any]:
-    process = pod.serve()
-
-    def ended() -> bool:
-        assert not pod.is_ready()
-        return process.poll() is not None
-
-    await_true(ended, 60)
-    assert process.returncode == 1
-    return pod.termination
-
-
 def test_a_model_that_fails_on_its_own_example_is_never_ready(
     new_pod: NewPod, spoilt: Path, runtime: Runtime
 ) -> None:
     (spoilt / "serving_input_example.json").write_text(json.dumps({"inputs": [[1.0, 2.0]]}))
-    message = ends_with_reason(new_pod(spoilt, runtime=runtime))
+    message = new_pod(spoilt, runtime=runtime).end_unready()
     assert message["reason"] == "SmokeTestFailed"
     assert "expected shape [-1, 30], got [1, 2]" in message["message"]
 
@@ -310,12 +291,12 @@ def test_a_golden_answer_that_differs_is_never_ready(
     wrong = array_model.estimator.predict_proba(rows) + 0.5
     case = {"request": {"inputs": rows.tolist()}, "predictions": wrong.tolist()}
     (pod.config / "golden.json").write_text(json.dumps([case]))
-    assert ends_with_reason(pod)["reason"] == "SmokeTestFailed"
+    assert pod.end_unready()["reason"] == "SmokeTestFailed"
 
 
 def test_a_missing_package_is_named(new_pod: NewPod, spoilt: Path, runtime: Runtime) -> None:
-    (spoilt / "model.pkl").write_text("cbuiltins\nexec\n(Vimport a_package_that_is_not_there\ntR.")
-    message = ends_with_reason(new_pod(spoilt, runtime=runtime))
+    put_program(spoilt, "import a_package_that_is_not_there")
+    message = new_pod(spoilt, runtime=runtime).end_unready()
     assert message["reason"] == "MissingPackage"
     assert "'a_package_that_is_not_there'" in message["message"]
 
@@ -323,7 +304,7 @@ def test_a_missing_package_is_named(new_pod: NewPod, spoilt: Path, runtime: Runt
 def test_while_the_model_loads_the_server_lives_and_is_not_ready(
     new_pod: NewPod, spoilt: Path, runtime: Runtime
 ) -> None:
-    (spoilt / "model.pkl").write_text("cbuiltins\nexec\n(Vimport time; time.sleep(120)\ntR.")
+    put_program(spoilt, "import time; time.sleep(120)")
     pod = new_pod(spoilt, runtime=runtime)
     process = pod.serve()
 
@@ -351,7 +332,7 @@ def test_a_model_that_fails_on_a_good_request_is_500_without_a_traceback(
     new_pod: NewPod, spoilt: Path, runtime: Runtime
 ) -> None:
     source = "__import__('types').SimpleNamespace(predict_proba=lambda rows: 1 / 0)"
-    (spoilt / "model.pkl").write_text(f"cbuiltins\neval\n(V{source}\ntR.")
+    put_object(spoilt, source)
     pod = new_pod(spoilt, runtime=runtime, warmup={"requests": 0}, smokeTest={"source": "Disabled"})
     pod.serve_until_ready()
     for _ in range(2):
@@ -367,7 +348,7 @@ def test_a_model_that_fails_on_a_good_request_is_500_without_a_traceback(
 
 def test_a_prediction_that_takes_too_long_is_504(new_pod: NewPod, spoilt: Path, runtime: Runtime) -> None:
     source = "__import__('types').SimpleNamespace(predict_proba=lambda rows: __import__('time').sleep(3))"
-    (spoilt / "model.pkl").write_text(f"cbuiltins\neval\n(V{source}\ntR.")
+    put_object(spoilt, source)
     settings = {"warmup": {"requests": 0}, "smokeTest": {"source": "Disabled"}, "timeoutSeconds": 0.5}
     pod = new_pod(spoilt, runtime=runtime, **settings)
     pod.serve_until_ready()

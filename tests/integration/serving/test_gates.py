@@ -16,18 +16,7 @@ import pytest
 import yaml
 from skops import io
 
-from .conftest import MODEL_NAME, NewPod, Pod, Trained, await_true, pipeline, save
-
-
-@pytest.fixture
-def spoilt(array_model: Trained, tmp_path: Path) -> Path:
-    """A copy of a good model, for a test to break."""
-    return Path(shutil.copytree(array_model.folder, tmp_path / "model"))
-
-
-def put_object(folder: Path, source: str) -> None:
-    """Replace the model by whatever the source does while it is unpickled."""
-    (folder / "model.pkl").write_text(f"cbuiltins\nexec\n(V{source}\ntR.")
+from .conftest import MODEL_NAME, NewPod, Pod, Trained, await_true, pipeline, put_program, save
 
 
 def edit_mlmodel(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -37,67 +26,54 @@ def edit_mlmodel(folder: Path, change: Callable[[dict[str, Any]], None]) -> None
     path.write_text(yaml.safe_dump(raw))
 
 
-def ends_with_reason(pod: Pod) -> dict[str, Any]:
-    process = pod.serve()
-
-    def ended() -> bool:
-        assert not pod.is_ready()
-        return process.poll() is not None
-
-    await_true(ended, 60)
-    return pod.termination
-
-
 def test_a_missing_file_is_named(new_pod: NewPod, spoilt: Path) -> None:
     (spoilt / "model.pkl").unlink()
-    pod = new_pod(spoilt)
-    message = ends_with_reason(pod)
+    message = new_pod(spoilt).end_unready()
     assert message["reason"] == "ModelLoadFailed"
     assert "model.pkl" in message["message"]
-    assert pod.processes[0].returncode == 1
 
 
 def test_a_folder_that_is_no_model_is_not_a_model(new_pod: NewPod) -> None:
-    assert ends_with_reason(new_pod())["reason"] == "NotAModel"
+    assert new_pod().end_unready()["reason"] == "NotAModel"
 
 
 def test_a_missing_package_is_named(new_pod: NewPod, spoilt: Path) -> None:
-    put_object(spoilt, "import a_package_that_is_not_there")
-    message = ends_with_reason(new_pod(spoilt))
+    put_program(spoilt, "import a_package_that_is_not_there")
+    message = new_pod(spoilt).end_unready()
     assert message["reason"] == "MissingPackage"
     assert "'a_package_that_is_not_there'" in message["message"]
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("source", "code"),
     [
-        "import sys; sys.exit(3)",
-        "import os; os._exit(0)",
+        ("import sys; sys.exit(3)", 1),
+        ("import os; os._exit(0)", 0),
     ],
 )
 def test_a_model_that_ends_the_process_while_it_loads_leaves_a_reason(
-    new_pod: NewPod, spoilt: Path, source: str
+    new_pod: NewPod, spoilt: Path, source: str, code: int
 ) -> None:
-    put_object(spoilt, source)
-    assert ends_with_reason(new_pod(spoilt))["reason"] == "ModelLoadFailed"
+    put_program(spoilt, source)
+    assert new_pod(spoilt).end_unready(code)["reason"] == "ModelLoadFailed"
 
 
 def test_something_else_than_a_model_in_the_pickle_is_said(new_pod: NewPod, spoilt: Path) -> None:
     (spoilt / "model.pkl").write_bytes(pickle.dumps({"not": "a model"}))
-    message = ends_with_reason(new_pod(spoilt))
+    message = new_pod(spoilt).end_unready()
     assert message == {"reason": "ModelLoadFailed", "message": "the model has no method 'predict_proba'"}
 
 
 def test_another_flavor_is_said_to_be_unsupported(new_pod: NewPod, spoilt: Path) -> None:
     edit_mlmodel(spoilt, lambda raw: raw["flavors"].update(prophet=raw["flavors"].pop("sklearn")))
-    message = ends_with_reason(new_pod(spoilt))
+    message = new_pod(spoilt).end_unready()
     assert message["reason"] == "ModelLoadFailed"
     assert "'prophet'" in message["message"]
 
 
 def test_a_path_in_mlmodel_that_is_not_a_plain_name_is_refused(new_pod: NewPod, spoilt: Path) -> None:
     edit_mlmodel(spoilt, lambda raw: raw["flavors"]["sklearn"].update(pickled_model="../model.pkl"))
-    assert ends_with_reason(new_pod(spoilt))["reason"] == "NotAModel"
+    assert new_pod(spoilt).end_unready()["reason"] == "NotAModel"
 
 
 def test_nan_on_its_own_example_fails_the_smoke_test(
@@ -106,14 +82,14 @@ def test_nan_on_its_own_example_fails_the_smoke_test(
     estimator = pickle.loads((spoilt / "model.pkl").read_bytes())
     estimator[-1].coef_[:] = float("nan")
     (spoilt / "model.pkl").write_bytes(pickle.dumps(estimator))
-    message = ends_with_reason(new_pod(spoilt))
+    message = new_pod(spoilt).end_unready()
     assert message["reason"] == "SmokeTestFailed"
     assert "NaN" in message["message"]
 
 
 def test_an_example_that_the_signature_refuses_fails_the_smoke_test(new_pod: NewPod, spoilt: Path) -> None:
     (spoilt / "serving_input_example.json").write_text(json.dumps({"inputs": [[1.0, 2.0]]}))
-    message = ends_with_reason(new_pod(spoilt))
+    message = new_pod(spoilt).end_unready()
     assert message["reason"] == "SmokeTestFailed"
     assert "expected shape [-1, 30], got [1, 2]" in message["message"]
 
@@ -121,7 +97,7 @@ def test_an_example_that_the_signature_refuses_fails_the_smoke_test(new_pod: New
 def test_without_the_smoke_test_the_warm_up_still_judges(new_pod: NewPod, spoilt: Path) -> None:
     (spoilt / "serving_input_example.json").write_text("{")
     pod = new_pod(spoilt, smokeTest={"source": "Disabled"})
-    assert ends_with_reason(pod)["reason"] == "WarmupFailed"
+    assert pod.end_unready()["reason"] == "WarmupFailed"
 
 
 def test_without_either_the_model_serves(new_pod: NewPod, spoilt: Path) -> None:
@@ -138,19 +114,19 @@ def test_a_skops_file_with_a_type_that_nobody_trusts_is_refused(
     stranger = importlib.import_module("stranger")
     io.dump(stranger.Stranger(), folder / "model.skops")
     sys.modules.pop("stranger")
-    message = ends_with_reason(new_pod(folder))
+    message = new_pod(folder).end_unready()
     assert message["reason"] == "ModelLoadFailed"
     assert "stranger.Stranger" in message["message"]
 
 
 def test_settings_that_cannot_be_used_are_said_with_the_field(new_pod: NewPod, array_model: Trained) -> None:
-    message = ends_with_reason(new_pod(array_model.folder, drainSeconds="5"))
+    message = new_pod(array_model.folder, drainSeconds="5").end_unready()
     assert message["reason"] == "ModelLoadFailed"
     assert "drainSeconds" in message["message"]
 
 
 def test_while_the_model_loads_the_server_lives_and_is_not_ready(new_pod: NewPod, spoilt: Path) -> None:
-    put_object(spoilt, "import time; time.sleep(120)")
+    put_program(spoilt, "import time; time.sleep(120)")
     pod = new_pod(spoilt)
     process = pod.serve()
 
@@ -211,7 +187,7 @@ def test_a_wrong_answer_to_a_golden_case_is_told_with_its_place(
     cases = golden(array_model)
     right = cases[1]["predictions"][0][1]
     cases[1]["predictions"][0][1] = right + 0.25
-    message = ends_with_reason(golden_pod(new_pod, array_model.folder, cases))
+    message = golden_pod(new_pod, array_model.folder, cases).end_unready()
     assert message["reason"] == "SmokeTestFailed"
     assert message["message"].startswith("golden case 2 of 3: predictions[0][1]: expected ")
     assert message["message"].endswith("a difference of 0.25 (tolerance 1e-06)")
@@ -228,7 +204,7 @@ def test_labels_of_a_frame_are_golden_too(new_pod: NewPod, rows: Any, target: An
     cases = [{"request": {"dataframe_split": split}, "predictions": estimator.predict(rows[:2]).tolist()}]
     golden_pod(new_pod, folder, cases).serve_until_ready()
     expected, cases[0]["predictions"][1] = cases[0]["predictions"][1], "harmless"
-    assert ends_with_reason(golden_pod(new_pod, folder, cases)) == {
+    assert golden_pod(new_pod, folder, cases).end_unready() == {
         "reason": "SmokeTestFailed",
         "message": f'golden case 1 of 1: predictions[1]: expected "harmless", got "{expected}"',
     }
@@ -241,7 +217,7 @@ def test_a_hostile_golden_file_fails_the_smoke_test(
     pod = golden_pod(new_pod, array_model.folder, cases)
     if cases is None:
         (pod.config / "golden.json").unlink()
-    message = ends_with_reason(pod)
+    message = pod.end_unready()
     assert message["reason"] == "SmokeTestFailed"
     assert message["message"].startswith("golden")
     assert "Traceback" not in pod.log
@@ -250,7 +226,7 @@ def test_a_hostile_golden_file_fails_the_smoke_test(
 def test_a_slow_model_is_refused_in_the_first_pod_only(new_pod: NewPod, array_model: Trained) -> None:
     smoke_test = {"source": "InputExample", "maxLatencySeconds": 1e-6}
     pods = [new_pod(array_model.folder, smokeTest=smoke_test) for _ in range(2)]
-    message = ends_with_reason(pods[0])
+    message = pods[0].end_unready()
     assert message["reason"] == "SmokeTestFailed"
     assert "longer than maxLatency" in message["message"]
     (pods[1].config / "digest").write_text("sha256:" + "0" * 64)

@@ -6,7 +6,6 @@ Kubernetes does, while connections that exist stay where they are until someone 
 
 import asyncio
 import collections
-import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -22,7 +21,7 @@ from grpc import aio
 from mlserver.grpc import dataplane_pb2 as pb
 from mlserver.grpc.dataplane_pb2_grpc import GRPCInferenceServiceStub
 
-from .conftest import MODEL_NAME, NewPod, Pod, Trained
+from .conftest import MODEL_NAME, NewPod, Pod, Trained, put_object
 from .runtimes import Runtime, alike
 
 REMOVAL_SECONDS = 1.0
@@ -208,16 +207,15 @@ async def test_while_it_drains_a_server_is_unready_and_sends_clients_away(
 
 
 async def test_a_request_that_outlasts_the_drain_is_answered(
-    new_pod: NewPod, array_model: Trained, tmp_path: Path, runtime: Runtime
+    new_pod: NewPod, array_model: Trained, spoilt: Path, runtime: Runtime
 ) -> None:
-    folder = Path(shutil.copytree(array_model.folder, tmp_path / "model"))
     slow = (
         "__import__('types').SimpleNamespace("
         "predict_proba=lambda rows: (__import__('time').sleep(2), rows[:, :2])[1])"
     )
-    (folder / "model.pkl").write_text(f"cbuiltins\neval\n(V{slow}\ntR.")
+    put_object(spoilt, slow)
     settings = {"drainSeconds": 0.2, "warmup": {"requests": 0}, "smokeTest": {"source": "Disabled"}}
-    pod = new_pod(folder, runtime=runtime, **settings)
+    pod = new_pod(spoilt, runtime=runtime, **settings)
     await asyncio.to_thread(pod.serve_until_ready)
     values = array_model.rows.to_numpy()[:1]
     expected = values[:, :2].tolist()
