@@ -5,17 +5,20 @@ and give it back.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import boto3
 from botocore.config import Config
@@ -30,11 +33,35 @@ class ServerFailedError(RuntimeError):
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback port that nothing listens on, and that no test on this machine is given until this one ends.
+
+    Seconds pass before a server listens on its port: time enough for another to be told the same one.
+    """
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port not in _PORTS and _reserve(port):
+            _PORTS.add(port)
+            return port
+
+
+_PORTS: set[int] = set()
+"""Those that this process was given; its own locks do not stop it."""
+
+
+def _reserve(port: int) -> bool:
+    """Lock the port's byte in a file that all processes of tests share; the lock ends with the process."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> BinaryIO:
+    return (Path(tempfile.gettempdir()) / f"rollway-ports-{os.getuid()}").open("ab")
 
 
 class Server:
