@@ -2,9 +2,13 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import load_kube_config
 
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
@@ -162,6 +166,24 @@ def faults(fault_proxy: FaultProxy) -> Iterator[FaultProxy]:
 def alone(shared_operator: OperatorProcess) -> None:
     """No operator runs beside what the test does itself."""
     shared_operator.stop()
+
+
+@asynccontextmanager
+async def connected(kubeconfig: Path) -> AsyncIterator[ApiClient]:
+    """What the operator's `Cluster` talks through."""
+    configuration = Configuration()
+    await load_kube_config(  # type: ignore[no-untyped-call]
+        config_file=str(kubeconfig), client_configuration=configuration
+    )
+    async with ApiClient(configuration) as client:
+        yield client
+
+
+@pytest.fixture
+async def client(plane: ControlPlane, alone: None) -> AsyncIterator[ApiClient]:
+    """The administrator's, while no operator runs."""
+    async with connected(plane.kubeconfig) as found:
+        yield found
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """The operator's client and its comparison against a real API server, without the operator's process."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import load_kube_config
 
 from rollway_operator.apply import apply
 from rollway_operator.cluster import Cluster
@@ -14,18 +12,12 @@ from rollway_operator.differs import differs
 from rollway_operator.domain import Observed, Plan
 from rollway_operator.errors import ClusterError, ConflictError
 from rollway_operator.observe import now
-from rollway_testing.controlplane import ControlPlane
 from rollway_testing.kubernetes import Kubernetes
 
 
 @pytest.fixture
-async def cluster(plane: ControlPlane, alone: None) -> AsyncIterator[Cluster]:
-    configuration = Configuration()
-    await load_kube_config(  # type: ignore[no-untyped-call]
-        config_file=str(plane.kubeconfig), client_configuration=configuration
-    )
-    async with ApiClient(configuration) as client:
-        yield Cluster(client)
+def cluster(client: ApiClient) -> Cluster:
+    return Cluster(client)
 
 
 def revision(namespace: str, **data: Any) -> dict[str, Any]:

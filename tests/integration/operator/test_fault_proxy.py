@@ -5,13 +5,13 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import load_kube_config
 
 from rollway_operator.cluster import Cluster
 from rollway_operator.errors import ConflictError
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
+
+from .conftest import connected
 
 CONFIG_MAP = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "it"}, "data": {"a": "1"}}
 
@@ -34,11 +34,7 @@ def through(plane: ControlPlane, faults: FaultProxy, namespace: str) -> Kubectl:
 @pytest.fixture
 async def cluster(faults: FaultProxy) -> AsyncIterator[Cluster]:
     """The operator's client, through the proxy."""
-    configuration = Configuration()
-    await load_kube_config(  # type: ignore[no-untyped-call]
-        config_file=str(faults.kubeconfig), client_configuration=configuration
-    )
-    async with ApiClient(configuration) as client:
+    async with connected(faults.kubeconfig) as client:
         yield Cluster(client)
 
 

@@ -2,13 +2,11 @@
 
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-import pytest
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config import load_kube_config
+from kubernetes.aio.client import ApiClient
 
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.cluster import Cluster
@@ -16,7 +14,6 @@ from rollway_operator.domain import ArtifactSource, ModelVersion, Platform, Reso
 from rollway_operator.errors import TemporaryError
 from rollway_operator.observe import Observer
 from rollway_operator.reconcile import Context, reconcile
-from rollway_testing.controlplane import ControlPlane
 from rollway_testing.kubelet import Kubelet
 from rollway_testing.kubernetes import Kubernetes
 
@@ -119,16 +116,6 @@ def _essence(kind: str, item: dict[str, Any]) -> dict[str, Any]:
         "revision": item.get("revision"),
         "digest": item.get("data", {}).get("digest"),
     }
-
-
-@pytest.fixture
-async def client(plane: ControlPlane, alone: None) -> AsyncIterator[ApiClient]:
-    configuration = Configuration()
-    await load_kube_config(  # type: ignore[no-untyped-call]
-        config_file=str(plane.kubeconfig), client_configuration=configuration
-    )
-    async with ApiClient(configuration) as connected:
-        yield connected
 
 
 async def test_killed_before_any_write_a_rollout_comes_to_the_same_end(
