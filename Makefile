@@ -54,7 +54,7 @@ unit: $(ENVIRONMENT) ## Pure modules; seconds
 
 .PHONY: integration
 integration: $(ENVIRONMENT) binaries environments ## Real MLflow, S3 and API server on loopback; no kubelet
-	pytest tests/integration
+	pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile tests/integration
 
 .PHONY: test-kill
 test-kill: $(ENVIRONMENT) binaries images ## Every kill point and every API server trouble at full length; prints a log
