@@ -29,6 +29,8 @@ MODEL_NAME = runtimes.MODEL_NAME
 SOURCES = runtimes.REPOSITORY / "model" / "serving" / "src"
 VERSION = "3"
 REVISION = "fraud-7c9f12ab"
+_SECONDS_TO_START = 120.0
+"""More than any start takes, also where many processes share a processor."""
 
 
 @dataclass
@@ -110,8 +112,14 @@ class Pod:
     def serve_until_ready(self) -> subprocess.Popen[bytes]:
         """Start the server and wait until it says ready."""
         process = self.serve()
-        await_true(lambda: process.poll() is not None or self.is_ready(), 60)
+        await_true(lambda: process.poll() is not None or self.is_ready(), _SECONDS_TO_START)
         assert self.is_ready(), self.log
+        return process
+
+    def serve_until_live(self) -> subprocess.Popen[bytes]:
+        """Start the server and wait until it answers; the model may still load."""
+        process = self.serve()
+        await_true(lambda: self.status(self.runtime.live_path) == 200, _SECONDS_TO_START)
         return process
 
     def end_unready(self, code: int = 1) -> dict[str, Any]:
@@ -122,18 +130,21 @@ class Pod:
             assert not self.is_ready()
             return process.poll() is not None
 
-        await_true(ended, 60)
+        await_true(ended, _SECONDS_TO_START)
         assert process.returncode == code
         return self.termination
 
     def is_ready(self) -> bool:
         """Ask as the kubelet does."""
+        return self.status(self.runtime.ready_path) == 200
+
+    def status(self, path: str) -> int:
+        """Ask for a path on a connection of its own; 0 where there is no answer."""
         try:
             # There is no TLS here, and to make ready for it would take longer than the answer.
-            answer = httpx.get(self.http + self.runtime.ready_path, trust_env=False, verify=False)
+            return httpx.get(self.http + path, trust_env=False, verify=False).status_code
         except httpx.TransportError:
-            return False
-        return answer.status_code == 200
+            return 0
 
     def end(self) -> None:
         """Kill what still runs."""

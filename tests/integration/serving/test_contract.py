@@ -9,7 +9,7 @@ import grpc
 import httpx
 import pytest
 
-from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, await_true, put_object, put_program
+from .conftest import MODEL_NAME, REVISION, VERSION, NewPod, Pod, Trained, put_object, put_program
 from .runtimes import Runtime, alike
 
 IDENTITY = {"x-model-version": VERSION, "x-model-revision": REVISION}
@@ -306,16 +306,8 @@ def test_while_the_model_loads_the_server_lives_and_is_not_ready(
 ) -> None:
     put_program(spoilt, "import time; time.sleep(120)")
     pod = new_pod(spoilt, runtime=runtime)
-    process = pod.serve()
-
-    def status(path: str) -> int:
-        try:
-            return httpx.get(pod.http + path, trust_env=False).status_code
-        except httpx.TransportError:
-            return 0
-
-    await_true(lambda: status(runtime.live_path) == 200, 30)
-    assert status(runtime.ready_path) == 503
+    process = pod.serve_until_live()
+    assert pod.status(runtime.ready_path) == 503
     answer = ask(pod, runtime.predict_path, runtime.request([GOOD]))
     assert answer.status_code == 503
     assert runtime.error(answer.json()) == "the server is loading"

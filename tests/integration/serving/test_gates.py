@@ -16,7 +16,7 @@ import pytest
 import yaml
 from skops import io
 
-from .conftest import MODEL_NAME, NewPod, Pod, Trained, await_true, pipeline, put_program, save
+from .conftest import MODEL_NAME, NewPod, Pod, Trained, pipeline, put_program, save
 
 
 def edit_mlmodel(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -128,18 +128,10 @@ def test_settings_that_cannot_be_used_are_said_with_the_field(new_pod: NewPod, a
 def test_while_the_model_loads_the_server_lives_and_is_not_ready(new_pod: NewPod, spoilt: Path) -> None:
     put_program(spoilt, "import time; time.sleep(120)")
     pod = new_pod(spoilt)
-    process = pod.serve()
-
-    def status(path: str) -> int:
-        try:
-            return httpx.get(pod.http + path, trust_env=False).status_code
-        except httpx.TransportError:
-            return 0
-
-    await_true(lambda: status("/v2/health/live") == 200, 30)
-    assert status(f"/v2/models/{MODEL_NAME}/ready") == 503
-    assert status("/v2/health/ready") == 503
-    assert status("/ping") == 503
+    process = pod.serve_until_live()
+    assert pod.status(f"/v2/models/{MODEL_NAME}/ready") == 503
+    assert pod.status("/v2/health/ready") == 503
+    assert pod.status("/ping") == 503
     answer = httpx.post(f"{pod.http}/v2/models/{MODEL_NAME}/infer", json={}, trust_env=False)
     assert answer.status_code == 503
     assert answer.headers["x-model-version"] == "3"
