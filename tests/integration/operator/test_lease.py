@@ -71,7 +71,7 @@ def test_one_works_and_the_other_takes_over_when_it_is_killed_or_stopped(
     assert written(first) == 0
     os.kill(second.pid, signal.SIGTERM)
     assert taken_over(first, HANDOVER) <= HANDOVER
-    assert second.terminate() == 0
+    assert second.ended() == 0
     story.ask(predictor={"replicas": 1})
     story.until(lambda status: status.get("readyReplicas") == 1, "the first works again")
 

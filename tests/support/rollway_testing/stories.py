@@ -150,6 +150,11 @@ class OperatorProcess(Server):
         """Ask the process to end; give its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait until the process has ended; give its exit code."""
+        assert self._process is not None
         return self._process.wait(timeout=30)
 
     def metric(self, line: str) -> float:
