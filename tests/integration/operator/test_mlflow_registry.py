@@ -1,6 +1,7 @@
 """The operator's view of a real MLflow server: what it resolves, what it costs, and what happens when it is gone."""
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -248,8 +249,8 @@ async def test_a_server_that_never_answers_holds_up_nobody_else(writer: Writer, 
     writer.version(model, "champion")
 
     async def never(reader: asyncio.StreamReader, stream: asyncio.StreamWriter) -> None:
-        await reader.read()
-        stream.close()
+        with contextlib.closing(stream):
+            await reader.read()
 
     async with await asyncio.start_server(never, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]

@@ -11,8 +11,9 @@ from rollway_cluster import binaries, certificates, components
 from rollway_cluster.client import Client
 from rollway_cluster.images import REPOSITORY
 from rollway_cluster.layout import Layout, Ports
-from rollway_testing.kubernetes import Kubernetes
+from rollway_testing.kubernetes import ApiError, Kubernetes
 from rollway_testing.processes import Server, ServerFailedError, free_port
+from rollway_testing.waiting import eventually
 
 _SECONDS_TO_START = 60.0
 _KUBERNETES = tuple(module for module in binaries.MODULES if module.name == "kubernetes")
@@ -96,12 +97,22 @@ class ControlPlane:
         """Have the API server know our kinds."""
         self.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        # The server says so a moment before it has made itself ready to store them.
+        eventually(self._serves_our_kinds, within=30, what="our kinds are served")
 
     def is_ready(self) -> bool:
         """Tell whether the API server answers."""
         try:
             self.kubectl("get", "--raw=/readyz")
         except KubectlError:
+            return False
+        return True
+
+    def _serves_our_kinds(self) -> bool:
+        try:
+            for kind in ("ModelDeployment", "ModelRegistry"):
+                self.api.list(kind)
+        except ApiError:
             return False
         return True
 
