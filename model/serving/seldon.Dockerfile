@@ -22,6 +22,8 @@ LABEL org.opencontainers.image.title="rollway-seldon" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
 ENV PATH=/opt/rollway/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
+# Else each of the many threads keeps memory of its own that it once needed.
+ENV MALLOC_ARENA_MAX=2
 COPY --from=packages /opt/rollway /opt/rollway
 COPY --from=source /opt/rollway /opt/rollway
 USER 65532:65532

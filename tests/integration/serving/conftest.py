@@ -88,6 +88,7 @@ class Pod:
             if not name.startswith(("AWS_", "ROLLWAY_", "MLFLOW_"))
         }
         environment |= {
+            **self.runtime.environment,
             "PYTHONPATH": str(SOURCES),
             "ROLLWAY_CONFIG_DIR": str(self.config),
             "ROLLWAY_MODEL_DIR": str(self.model),

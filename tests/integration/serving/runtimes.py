@@ -1,5 +1,6 @@
 """The inference servers that one contract holds for, each with its own protocol and its own environment."""
 
+import re
 import subprocess
 import sys
 from abc import ABC, abstractmethod
@@ -41,11 +42,18 @@ class Runtime(ABC):
 
     name: str
     module: str
+    dockerfile: str
     python: Path
     predict_path: str
     ready_path: str
     live_path: str
     grpc_predict: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the image sets, but for the path."""
+        text = (REPOSITORY / self.dockerfile).read_text()
+        return dict(re.findall(r"\b((?!PATH=)[A-Z_]+)=(\S+)", " ".join(re.findall(r"(?m)^ENV .*$", text))))
 
     @abstractmethod
     def request(self, rows: Any) -> dict[str, Any]:
@@ -74,6 +82,7 @@ class MLServer(Runtime):
 
     name: str = "mlserver"
     module: str = "rollway_serving.mlserver_runtime"
+    dockerfile: str = "model/serving/Dockerfile"
     python: Path = field(default_factory=lambda: Path(sys.executable))
     predict_path: str = f"/v2/models/{MODEL_NAME}/infer"
     ready_path: str = f"/v2/models/{MODEL_NAME}/ready"
@@ -112,6 +121,7 @@ class Seldon(Runtime):
 
     name: str = "seldon"
     module: str = "rollway_serving.seldon_runtime"
+    dockerfile: str = "model/serving/seldon.Dockerfile"
     python: Path = field(default_factory=lambda: environment("seldon"))
     predict_path: str = "/api/v1.0/predictions"
     ready_path: str = "/health/status"
