@@ -120,7 +120,8 @@ def then(scenario: Scenario) -> Then:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report: Any = yield
-    if report.failed:
+    # When a test is torn down there is no cluster left to ask.
+    if report.failed and call.when != "teardown":
         arguments = getattr(item, "funcargs", {})
         for scenario in (arguments.get("scenario"), arguments.get("shared")):
             if scenario is not None:

@@ -140,6 +140,17 @@ class Lane:
         self.operator.stop()
         self.api.delete("Namespace", self.namespace)
 
+    def clear(self) -> None:
+        """Remove every ModelDeployment of the lane, and wait until its pods are gone."""
+        for found in self.api.list("ModelDeployment", self.namespace):
+            self.api.delete("ModelDeployment", found["metadata"]["name"], self.namespace)
+        eventually(
+            lambda: self.api.list("Pod", self.namespace),
+            lambda pods: not pods,
+            within=120,
+            what=f"no pod is left in {self.namespace}",
+        )
+
     def told(self, *steps: Step) -> Story:
         """Give a ModelDeployment that has come through some steps undisturbed."""
         self.operator.start()
