@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rollway_operator.api.v1alpha1 import API_VERSION
 from rollway_operator.cluster import Cluster, is_controlled
-from rollway_operator.differs import differs, repair
+from rollway_operator.differs import differs, exactly, repair
 from rollway_operator.domain import Event, Object, Observed, Plan
 from rollway_operator.errors import (
     ConflictError,
@@ -105,10 +105,23 @@ async def apply_status(cluster: Cluster, deployment: Object, status: Mapping[str
     metadata = deployment["metadata"]
     _logger.debug("status.%s", why, extra={"object": _title(deployment)})
     kept = {key: metadata[key] for key in ("name", "namespace", "resourceVersion") if key in metadata}
-    await cluster.apply_status(
-        {"apiVersion": API_VERSION, "kind": deployment["kind"], "metadata": kept, "status": dict(status)}
-    )
+    if _somebody_else_wrote_status(metadata):
+        # To apply would leave what is theirs alone, and each pass would find it again.
+        patch = {"metadata": kept, "status": exactly(status, deployment.get("status", {}))}
+        await cluster.merge_status(deployment, patch)
+    else:
+        await cluster.apply_status(
+            {"apiVersion": API_VERSION, "kind": deployment["kind"], "metadata": kept, "status": dict(status)}
+        )
     return True
+
+
+def _somebody_else_wrote_status(metadata: Mapping[str, Any]) -> bool:
+    return any(
+        entry.get("subresource") == "status"
+        and (entry.get("manager"), entry.get("operation")) != (FIELD_MANAGER, "Apply")
+        for entry in metadata.get("managedFields", ())
+    )
 
 
 def status_differs(desired: Mapping[str, Any], live: Mapping[str, Any]) -> str | None:

@@ -213,6 +213,12 @@ class Cluster:
         answer = await self._write(manifest["kind"], "PATCH", _path_of(manifest), query, patch, _MERGE)
         return _checked(*answer, f"patch {_named(manifest)}")
 
+    async def merge_status(self, manifest: Mapping[str, Any], patch: Mapping[str, Any]) -> None:
+        """Change the status of an object by a JSON merge patch, which may name a resourceVersion as above."""
+        query, path = {"fieldManager": FIELD_MANAGER}, f"{_path_of(manifest)}/status"
+        answer = await self._write(manifest["kind"], "PATCH", path, query, patch, _MERGE)
+        _accepted(*answer, f"patch {_named(manifest)}")
+
     async def scale(self, namespace: str, deployment: str, replicas: int) -> None:
         """Set the replica count of a Deployment."""
         path = f"{_path('Deployment', namespace, deployment)}/scale"

@@ -44,6 +44,17 @@ def repair(desired: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any
     return {key: _repaired(value, live.get(key), (key,)) for key, value in body.items()}
 
 
+def exactly(desired: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the merge patch that leaves nothing but what is desired, whoever wrote the rest."""
+    surplus: dict[str, Any] = dict.fromkeys(live.keys() - desired.keys())
+    return surplus | {
+        key: exactly(value, found)
+        if isinstance(value, Mapping) and isinstance(found := live.get(key), Mapping)
+        else value
+        for key, value in desired.items()
+    }
+
+
 def _repaired(desired: Any, live: Any, path: Path) -> Any:
     if not isinstance(desired, Mapping) or not isinstance(live, Mapping):
         return desired

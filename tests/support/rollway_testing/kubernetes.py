@@ -116,9 +116,12 @@ class Kubernetes:
             "PATCH", _path(kind, namespace, name), {"fieldValidation": "Strict"}, changes, content_type
         )
 
-    def set_status(self, kind: str, name: str, namespace: str | None, status: Object | None) -> None:
-        """Write a status as a kubelet would; None takes it away."""
-        self._call("PATCH", f"{_path(kind, namespace, name)}/status", {}, {"status": status}, _MERGE)
+    def set_status(self, kind: str, name: str, namespace: str | None, status: Object | None) -> Object:
+        """Write a status as a kubelet would; None takes it away. Gives the object with what it is now."""
+        answer: Object = self._call(
+            "PATCH", f"{_path(kind, namespace, name)}/status", {}, {"status": status}, _MERGE
+        )
+        return answer
 
     def scale(self, kind: str, name: str, namespace: str, replicas: int) -> None:
         """Write a replica count as `kubectl scale` does."""

@@ -86,6 +86,11 @@ class FakeCluster:
         self.status = manifest["status"]
         return manifest
 
+    async def merge_status(self, _manifest: dict[str, Any], patch: dict[str, Any]) -> None:
+        self._write("merge status")
+        assert patch["metadata"]["resourceVersion"] == "7"
+        self.status = patch["status"]
+
     async def scale(self, _namespace: str, deployment: str, replicas: int) -> None:
         self._write(f"scale {deployment} {replicas}")
         self.objects["Deployment", deployment]["spec"]["replicas"] = replicas
@@ -349,3 +354,25 @@ async def test_a_status_is_written_only_if_it_differs(
     cluster: Any = FakeCluster()
     assert await apply_status(cluster, BODY | {"status": live}, desired) is written
     assert cluster.written == (["status"] if written else [])
+
+
+@pytest.mark.parametrize(
+    ("entry", "written"),
+    [
+        ({"manager": "rollway-operator", "operation": "Apply", "subresource": "status"}, "status"),
+        ({"manager": "kubectl", "operation": "Update"}, "status"),
+        ({"manager": "kubectl-edit", "operation": "Update", "subresource": "status"}, "merge status"),
+        ({"manager": "rollway-operator", "operation": "Update", "subresource": "status"}, "merge status"),
+    ],
+)
+async def test_what_somebody_else_wrote_into_a_status_is_taken_away(
+    entry: dict[str, str], written: str
+) -> None:
+    cluster: Any = FakeCluster()
+    live = {"phase": "B", "stable": {"revision": "x", "version": "9"}, "canary": {"revision": "y"}}
+    body = BODY | {"metadata": BODY["metadata"] | {"managedFields": [entry]}, "status": live}
+    desired = {"phase": "A", "stable": {"revision": "x"}}
+    assert await apply_status(cluster, body, desired)
+    assert cluster.written == [written]
+    removed = {"stable": {"revision": "x", "version": None}, "canary": None}
+    assert cluster.status == desired | (removed if written == "merge status" else {})

@@ -75,6 +75,7 @@ WRITES = {
     "apply": lambda cluster: cluster.apply(CONFIG_MAP),
     "apply_status": lambda cluster: cluster.apply_status(CONFIG_MAP),
     "merge": lambda cluster: cluster.merge(CONFIG_MAP, {}),
+    "merge_status": lambda cluster: cluster.merge_status(CONFIG_MAP, {}),
     "scale": lambda cluster: cluster.scale("team-a", "iris", 1),
     "delete": lambda cluster: cluster.delete("ConfigMap", "iris", "team-a", "u"),
 }
