@@ -24,6 +24,8 @@ _DURATION = r"^[1-9][0-9]{0,5}(ms|s|m|h)$"
 _LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 _QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi)?$"
 _FRACTION = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
+_SHORT_WAIT = r"^([0-9]{1,4}ms|[0-9]{1,2}s)$"
+_HOST = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$"
 _ROLE_ARN = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/([A-Za-z0-9+=,.@_-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$"
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -379,6 +381,81 @@ class Toleration(Value):
     )
 
 
+class ResourceTarget(Value):
+    """How much of a resource the pods shall use on average."""
+
+    type: Literal["Utilization", "AverageValue"] = Field(
+        description="Utilization is a share of what the pods request, AverageValue an amount for each pod."
+    )
+    average_utilization: int | None = Field(
+        default=None, ge=1, le=1000, description="Percent of the request, for Utilization."
+    )
+    average_value: Quantity | None = Field(
+        default=None, description="Amount for each pod, such as 500m, for AverageValue."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "(self.type == 'Utilization') == has(self.averageUtilization) && "
+                "(self.type == 'AverageValue') == has(self.averageValue)",
+                "set averageUtilization exactly with type Utilization, averageValue exactly with type AverageValue",
+            )
+        )
+    )
+
+
+class ResourceMetric(Value):
+    """A resource that an autoscaler goes by."""
+
+    name: Literal["cpu", "memory"] = Field(description="The resource; the pods must request it.")
+    target: ResourceTarget = Field(description="How much of it the pods shall use on average.")
+
+
+class AutoscalingMetric(Value):
+    """What an autoscaler goes by, as in a HorizontalPodAutoscaler."""
+
+    type: Literal["Resource"] = Field(description="Resource.")
+    resource: ResourceMetric = Field(description="The resource and its target.")
+
+
+class Autoscaling(Value):
+    """Lets a HorizontalPodAutoscaler choose how many pods serve."""
+
+    min_replicas: int = Field(ge=1, le=1000, description="As many pods serve at least.")
+    max_replicas: int = Field(ge=1, le=1000, description="As many pods serve at most.")
+    metrics: tuple[AutoscalingMetric, ...] = Field(
+        default=(),
+        max_length=5,
+        description="What the autoscaler goes by; 80 percent of the requested cpu where it is absent.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.minReplicas <= self.maxReplicas", "minReplicas must be at most maxReplicas")
+        )
+    )
+
+
+class Batching(Value):
+    """Lets requests that arrive together share one prediction."""
+
+    max_batch_size: int = Field(
+        ge=2, le=100_000, description="How many rows one prediction takes at most, those of all its requests."
+    )
+    max_latency: Annotated[
+        str,
+        Field(
+            pattern=_SHORT_WAIT,
+            max_length=9,
+            json_schema_extra=form("must be whole milliseconds or seconds, at most 60s, such as 5ms or 0ms"),
+        ),
+    ] = Field(
+        description="How long a request may wait for others, such as 5ms. 0ms waits for none: only requests that "
+        "came while the model was busy are joined."
+    )
+
+
 class Predictor(Value):
     """Says how the model is run: by which server, how often, with which resources."""
 
@@ -396,7 +473,11 @@ class Predictor(Value):
         default=1,
         ge=1,
         le=1000,
-        description="How many pods serve. Also what `kubectl scale` writes.",
+        description="How many pods serve. Also what `kubectl scale` writes. With autoscaling only what is begun with.",
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None,
+        description="Lets a HorizontalPodAutoscaler choose how many pods serve, between two limits.",
     )
     resources: Resources | None = Field(
         default=None, description="Requests and limits of the model server's container."
@@ -405,6 +486,11 @@ class Predictor(Value):
         default=None,
         description="How long a prediction may take, such as 30s (the default), and a pod that is told to stop may "
         "take to finish those that it has begun.",
+    )
+    batching: Batching | None = Field(
+        default=None,
+        description="Lets requests that arrive together share one prediction, where the runtime can; none where it is "
+        "absent.",
     )
     node_selector: Mapping[str, LabelValue] | None = Field(
         default=None, max_length=20, description="Labels that a node must carry to run the model's pods."
@@ -419,6 +505,17 @@ class Predictor(Value):
         description="What is done where the packages of the server's image are not those that the model requires: "
         "Ignore does not compare, Warn (the default) serves and says so in the condition EnvironmentMismatch, Enforce "
         "does not serve the version.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                f"!has(self.batching) || !self.batching.maxLatency.matches(r'{_SHORT_WAIT}') || "
+                f"(has(self.timeout) && !self.timeout.matches(r'{_DURATION}')) || "
+                "duration(self.batching.maxLatency) <= duration(has(self.timeout) ? self.timeout : '30s')",
+                "batching.maxLatency must be at most timeout, which is 30s where it is absent",
+            )
+        )
     )
 
 
@@ -476,6 +573,107 @@ class PreTraffic(Value):
         default=None, description="The prediction that each pod must answer first."
     )
     warmup: Warmup | None = Field(default=None, description="Predictions made before the first caller's.")
+    signature_compatibility: Literal["Backward", "Ignore"] | None = Field(
+        default=None,
+        description="Backward (the default): a new revision must take what the serving one takes, and give what it "
+        "gives; a new required input, a lost input or output, or a changed type ends its rollout before any traffic. "
+        "Ignore does not compare.",
+    )
+
+
+class Pause(Value):
+    """A wait between two weights."""
+
+    duration: Duration | None = Field(
+        default=None,
+        description="How long, such as 5m, from when the weight before it is in force. Absent waits for a person's "
+        "verb promote.",
+    )
+
+
+class CanaryStep(Value):
+    """One step: a share of the traffic, or a wait; set exactly one."""
+
+    set_weight: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Percent of the traffic for the new revision. 0 sends none but requests with the header "
+        "x-rollway-track: canary, through a Gateway. 100 is the promotion itself.",
+    )
+    pause: Pause | None = Field(
+        default=None, description="A wait: for a time, or with {} for a person's verb promote."
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.setWeight) != has(self.pause)", "set exactly one of setWeight and pause")
+        )
+    )
+
+
+_WEIGHTS: Final = "self.steps.filter(s, has(s.setWeight))"
+_LISTED_WEIGHTS: Final = f"%s'.format([{_WEIGHTS}.map(s, s.setWeight)])"
+
+
+class Canary(Value):
+    """The new revision gets a growing share of the traffic and is compared with the one that serves (analysis)."""
+
+    steps: tuple[CanaryStep, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=20,
+        description="What happens one after the other; then the promotion. setWeight 10, pause 60s, setWeight 50, "
+        "pause 60s where it is absent. A step is left when its pauses are over and no metric speaks against it, "
+        "the last one when every metric has passed.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                f"!has(self.steps) || {_WEIGHTS}.map(s, s.setWeight).isSorted()",
+                "weights must grow from step to step",
+                messageExpression=f"'weights must grow from step to step, got {_LISTED_WEIGHTS}",
+            ),
+            rule(
+                f"!has(self.steps) || {_WEIGHTS}.all(s, {_WEIGHTS}.exists_one(t, t.setWeight == s.setWeight))",
+                "each weight may be set once",
+                messageExpression=f"'each weight may be set once, got {_LISTED_WEIGHTS}",
+            ),
+            rule(
+                f"!has(self.steps) || {_WEIGHTS}.exists(s, s.setWeight > 0 && s.setWeight < 100)",
+                "set at least one weight above 0 and below 100: else nothing can be compared",
+            ),
+            rule(
+                "!has(self.steps) || !self.steps.exists(s, has(s.setWeight) && s.setWeight == 100) || "
+                "has(self.steps[size(self.steps) - 1].setWeight)",
+                "no pause may follow setWeight: 100, which is the promotion",
+            ),
+        )
+    )
+
+
+class BlueGreen(Value):
+    """The new revision stands complete beside the old one, behind a preview Service, then takes all traffic at once."""
+
+    auto_promotion: bool | None = Field(
+        default=None,
+        description="true (the default): it takes over when previewSeconds are over. false waits for a person's verb "
+        "promote.",
+    )
+    preview_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=86400,
+        description="How long it can be looked at behind the Service <name>-preview before it takes over; 300 by "
+        "default.",
+    )
+    scale_down_delay_seconds: int | None = Field(
+        default=None,
+        ge=0,
+        le=86400,
+        description="How long the old revision keeps its pods after that; 30 by default.",
+    )
 
 
 class RollingUpdate(Value):
@@ -489,11 +687,22 @@ class Recreate(Value):
 class Strategy(Value):
     """Says how a new revision replaces the one that serves; set exactly one."""
 
+    canary: Canary | None = Field(
+        default=None,
+        description="The default. The new revision gets a growing share of the traffic and is compared with the old "
+        "one; it takes over when every metric of analysis has passed, and is rolled back when one fails. {} has the "
+        "default steps.",
+    )
+    blue_green: BlueGreen | None = Field(
+        default=None,
+        description="The new revision reaches its full count behind the Service <name>-preview, is looked at, and "
+        "takes all traffic at once; the old one stays a while to go back to. Needs room for both.",
+    )
     rolling_update: RollingUpdate | None = Field(
         default=None,
-        description="The default. The new revision reaches its full count and passes its gates beside the old "
+        description="The new revision reaches its full count and passes its gates beside the old "
         "one; then the Service points to it, and the old one finishes its requests and stops. Needs room for "
-        "both. No request fails.",
+        "both. No request fails, and nothing is compared.",
     )
     recreate: Recreate | None = Field(
         default=None,
@@ -504,10 +713,140 @@ class Strategy(Value):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "has(self.rollingUpdate) != has(self.recreate)",
-                "set exactly one of rollingUpdate and recreate",
+                "[has(self.canary), has(self.blueGreen), has(self.rollingUpdate), has(self.recreate)]"
+                ".exists_one(chosen, chosen)",
+                "set exactly one of canary, blueGreen, rollingUpdate and recreate",
             )
         )
+    )
+
+
+class ThresholdRange(Value):
+    """What a metric may be."""
+
+    max: str = Field(
+        max_length=19,
+        pattern=_FRACTION,
+        description='The most, as a decimal in a string such as "0.02".',
+        json_schema_extra=form('must be a decimal number in a string, such as "0.02"'),
+    )
+
+
+_NO_LIMIT: Final = f"!has(self.thresholdRange) || !self.thresholdRange.max.matches(r'{_FRACTION}')"
+
+
+class AnalysisMetric(Value):
+    """Something that is measured on the new revision and on the one that serves, and may not be worse by more."""
+
+    name: Literal["error-rate", "latency-p99"] = Field(
+        description="error-rate: the share of requests that the model or its server failed, client errors left out. "
+        "latency-p99: the time that 99 of 100 requests take at most."
+    )
+    compare_to: Literal["stable"] | None = Field(
+        default=None, description="What it is compared with: stable, the revision that serves."
+    )
+    compare_mode: Literal["Difference", "Ratio"] | None = Field(
+        default=None,
+        description="Difference (of error-rate): the new revision's minus stable's. Ratio (of latency-p99): the new "
+        "revision's divided by stable's.",
+    )
+    threshold_range: ThresholdRange | None = Field(
+        default=None,
+        description='How much worse it may be; {max: "0.02"} for error-rate and {max: "1.5"} for latency-p99 where '
+        "it is absent.",
+    )
+    min_samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="So many requests each side must have answered before there is a verdict, and the new revision in "
+        "each step before it is left; 50 by default.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.compareMode) || (self.name == 'latency-p99') == (self.compareMode == 'Ratio')",
+                "error-rate is compared by Difference, latency-p99 by Ratio",
+            ),
+            rule(
+                f"self.name != 'latency-p99' || {_NO_LIMIT} || double(self.thresholdRange.max) >= 1.0",
+                "latency-p99 is a ratio: max must be at least 1",
+            ),
+            rule(
+                f"self.name != 'error-rate' || {_NO_LIMIT} || double(self.thresholdRange.max) < 1.0",
+                "error-rate is a share of requests: max must be below 1",
+            ),
+        )
+    )
+
+
+class Analysis(Value):
+    """How a canary is judged."""
+
+    confidence: str | None = Field(
+        default=None,
+        max_length=19,
+        pattern=_FRACTION,
+        description='How sure a verdict must be, as a decimal in a string; "0.95" where it is absent.',
+        json_schema_extra=form('must be a decimal number in a string, such as "0.95"')
+        | rules(
+            rule(
+                f"!self.matches(r'{_FRACTION}') || (double(self) >= 0.5 && double(self) <= 0.9999)",
+                "must be at least 0.5 and at most 0.9999",
+            )
+        ),
+    )
+    deadline: Duration | None = Field(
+        default=None,
+        description="How long a verdict may take from the first weight on, such as 24h, before onInconclusive "
+        "applies; no limit where it is absent.",
+    )
+    on_inconclusive: Literal["Pause", "Promote", "Abort"] | None = Field(
+        default=None,
+        description="What becomes of a canary without a verdict at the deadline: Pause (the default) waits for a "
+        "person, Promote lets it take over, Abort ends it and rejects nothing.",
+    )
+    metrics: tuple[AnalysisMetric, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=20,
+        description="What is compared; error-rate and latency-p99 with their defaults where it is absent.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+
+
+class Rollback(Value):
+    """What becomes of a revision that fails."""
+
+    mode: Literal["Automatic", "Manual"] | None = Field(
+        default=None,
+        description="Automatic (the default): its rollout ends and the old one gets all traffic. Manual: it gets no "
+        "more traffic than it has and waits for a person's abort or promote; without a ready pod, or with other bytes "
+        "than were pinned, it gets none.",
+    )
+
+
+class Route(Value):
+    """Under which names the model is reached through the administrator's Gateway."""
+
+    hosts: tuple[
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=253,
+                pattern=_HOST,
+                json_schema_extra=form("must be a host name in lower case, such as models.example.com"),
+            ),
+        ],
+        ...,
+    ] = Field(
+        min_length=1,
+        max_length=10,
+        description="Host names, each of a form that the administrator permits in the namespace. The path is "
+        "/seldon/<namespace>/<name>, which the model does not see.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
     )
 
 
@@ -541,8 +880,17 @@ class ModelDeploymentSpec(Value):
     )
     strategy: Strategy | None = Field(
         default=None,
-        description="How a new revision replaces the one that serves: exactly one of rollingUpdate (the default) "
-        "and recreate.",
+        description="How a new revision replaces the one that serves: exactly one of canary (the default), blueGreen, "
+        "rollingUpdate and recreate.",
+    )
+    analysis: Analysis | None = Field(
+        default=None, description="How a canary is judged; only with the strategy canary."
+    )
+    rollback: Rollback | None = Field(default=None, description="What becomes of a revision that fails.")
+    route: Route | None = Field(
+        default=None,
+        description="Under which names the model is reached through the administrator's Gateway; its own names where "
+        "it is absent.",
     )
     network_policy: NetworkPolicy | None = Field(
         default=None, description="Who may connect to the model's pods."
@@ -563,7 +911,17 @@ class ModelDeploymentSpec(Value):
     )
     paused: bool | None = Field(
         default=None,
-        description="While true no new revision starts or takes over; what serves is kept as it should be.",
+        description="While true no new revision starts, gets more traffic or takes over; what serves is kept as it "
+        "should be.",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.analysis) || !has(self.strategy) || has(self.strategy.canary)",
+                "analysis is for the strategy canary alone: elsewhere the gates are the verdict",
+            )
+        )
     )
 
 
@@ -600,6 +958,12 @@ class ClosedStatus(Value):
         max_length=2048,
         description="Version and download URI that the registry named then; "
         "what is not rejected opens when it names something else.",
+    )
+    weight: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Percent of the traffic that it had; absent where it never had any.",
     )
     acknowledged: bool | None = Field(
         default=None, description="Whether a person has seen it (verb ack): Stalled is no longer shown then."
@@ -654,6 +1018,101 @@ class RevisionStatus(Value):
     )
 
 
+class HeldStatus(Value):
+    """Why something waits for a person."""
+
+    reason: str = Field(max_length=1024, description="Why, as one word.")
+    message: str = Field(max_length=1024, description="Why, in one sentence.")
+
+
+class CanaryStatus(RevisionStatus):
+    """The revision on its way, and how far it has come."""
+
+    weight: int | None = Field(
+        default=None, ge=0, le=100, description="Percent of the traffic that it shall have."
+    )
+    current_step_index: int | None = Field(
+        default=None,
+        ge=0,
+        description="Index, from 0, of the entry of strategy.canary.steps that is carried out.",
+    )
+    weight_set_at: datetime | None = Field(default=None, description="When its weight was decided.")
+    step_started_at: datetime | None = Field(
+        default=None,
+        description="When its weight came in force, or its preview began: from then on the pauses count.",
+    )
+    weight_since: datetime | None = Field(
+        default=None, description="When it was first given traffic: from then on analysis.deadline counts."
+    )
+    stable_replicas: int | None = Field(
+        default=None, ge=0, description="How many pods served when it was first given traffic."
+    )
+    steps: str | None = Field(
+        default=None, max_length=64, description="Which steps the index speaks of, as a hash."
+    )
+    leaving: bool | None = Field(
+        default=None, description="Whether its step is over and pods for the next one are awaited."
+    )
+    promoting: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="Why it takes over: its steps are over, and its full count of pods is awaited.",
+    )
+    held: HeldStatus | None = Field(
+        default=None, description="Why it waits for a person's abort or promote, with rollback.mode Manual."
+    )
+    overruled_at: datetime | None = Field(
+        default=None,
+        description="When a person let it go on although it had failed: what was before is past.",
+    )
+    waiting_since: datetime | None = Field(
+        default=None, description="Since when pods are awaited: progressDeadlineSeconds counts from then."
+    )
+
+
+class TrafficShare(Value):
+    """How much of the traffic one revision has."""
+
+    revision: str = Field(max_length=63, description="Name of the revision.")
+    version: str = Field(max_length=63, description="The model version it serves.")
+    percent: int = Field(ge=0, le=100, description="Its share; all shares sum to 100.")
+    tag: Literal["stable", "canary"] = Field(description="Its role.")
+
+
+class MetricResult(Value):
+    """What one metric says of the canary."""
+
+    name: str = Field(max_length=63, description="The metric.")
+    phase: Literal["Successful", "Failed", "Inconclusive"] = Field(
+        description="Successful: the whole interval is within the threshold. Failed: it is wholly outside. "
+        "Inconclusive: neither, or there is too little to tell."
+    )
+    value: str | None = Field(default=None, max_length=32, description="The measured value.")
+    interval: tuple[Annotated[str, Field(max_length=32)], ...] | None = Field(
+        default=None, max_length=2, description="Where the true value lies, with the confidence asked for."
+    )
+    threshold: str | None = Field(default=None, max_length=256, description="What it is held against.")
+    samples: int = Field(default=0, ge=0, description="Requests of the canary that count.")
+    reason: str | None = Field(
+        default=None,
+        max_length=63,
+        description="NoData, TooFewSamples or ProviderError, where there is too little.",
+    )
+    message: str | None = Field(default=None, max_length=1024, description="The same in one clause.")
+
+
+class AnalysisStatus(Value):
+    """How the canary compares with stable."""
+
+    phase: Literal["Running", "Successful", "Failed", "Inconclusive"] = Field(
+        description="Successful: every metric is. Failed: one is. Inconclusive: the deadline passed without a verdict."
+    )
+    measured_at: datetime | None = Field(default=None, description="When the numbers below were taken.")
+    metric_results: tuple[MetricResult, ...] = Field(
+        default=(), max_length=20, description="What each metric says."
+    )
+
+
 class HistoryEntry(Value):
     """How the rollout of one revision ended."""
 
@@ -702,14 +1161,23 @@ class ModelDeploymentStatus(Value):
         default=None, description="A summary of the conditions for people; programs read the conditions."
     )
     message: str | None = Field(default=None, description="What is going on, in one sentence.")
+    url: str | None = Field(
+        default=None, max_length=2048, description="Where clients reach it through the Gateway."
+    )
     address: Address | None = Field(
         default=None, description="Where clients inside the cluster send HTTP requests."
     )
     grpc_url: str | None = Field(default=None, description="host:port for gRPC inside the cluster.")
     model: TargetStatus | None = Field(default=None, description="What the registry names.")
     stable: RevisionStatus | None = Field(default=None, description="The revision that serves.")
-    canary: RevisionStatus | None = Field(
+    canary: CanaryStatus | None = Field(
         default=None, description="The revision on its way to replace stable, if any."
+    )
+    traffic: tuple[TrafficShare, ...] = Field(
+        default=(), max_length=2, description="Who has how much of the traffic now."
+    )
+    analysis: AnalysisStatus | None = Field(
+        default=None, description="How the canary compares with stable, while it has traffic."
     )
     history: tuple[HistoryEntry, ...] = Field(
         default=(), max_length=10, description="How the last 10 rollouts ended, the newest last."
@@ -742,8 +1210,8 @@ class ModelDeploymentStatus(Value):
     conditions: tuple[Condition, ...] = Field(
         default=(),
         max_length=20,
-        description="Ready, ModelResolved, ArtifactVerified, PredictorReady; Reconciling, Stalled, Paused and "
-        "EnvironmentMismatch only while they hold.",
+        description="Ready, ModelResolved, ArtifactVerified, PredictorReady, RoutesReady with a Gateway; Reconciling, "
+        "Stalled, Paused and EnvironmentMismatch only while they hold.",
     )
 
     def condition(self, type_: str) -> Condition | None:
