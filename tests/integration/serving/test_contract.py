@@ -238,6 +238,56 @@ def test_requests_are_counted_by_their_outcome(frames: Pod) -> None:
     assert {key: counted(*key) - value for key, value in before.items()} == dict.fromkeys(before, 1.0)
 
 
+def test_the_gates_are_no_requests_and_a_mistake_is_the_clients(
+    new_pod: NewPod, array_model: Trained, runtime: Runtime
+) -> None:
+    pod = new_pod(array_model.folder, runtime=runtime, warmup={"requests": 5})
+    pod.serve_until_ready()
+
+    def counted() -> dict[str, float]:
+        """Requests by outcome, those of all protocols and methods; and calls of the model."""
+        found = dict.fromkeys(("ok", "client_error", "server_error", "shed", "calls"), 0.0)
+        for series, value in exposed(pod).items():
+            if series == "rollway_inference_batch_rows_count":
+                found["calls"] = value
+            if series.startswith("rollway_inference_requests_total{"):
+                found[series.partition('outcome="')[2].partition('"')[0]] += value
+        return found
+
+    assert "warm-up of 5 requests done" in pod.log
+    assert not any(counted().values())
+    mistakes = [
+        ask(pod, runtime.predict_path, runtime.request([GOOD[:29]])),
+        ask(pod, runtime.predict_path, b"{"),
+        ask(pod, runtime.predict_path, method="GET"),
+        ask(pod, runtime.predict_path, runtime.request([GOOD]), content_encoding="gzip"),
+    ]
+    assert [answer.status_code for answer in mistakes] == [400, 400, 405, 415]
+    with pytest.raises(grpc.RpcError):
+        call(pod, runtime.grpc_request([GOOD[:29]]))
+    assert counted() == dict.fromkeys(counted(), 0.0) | {"client_error": 5.0}
+
+
+def signature(pod: Pod) -> httpx.Response:
+    return httpx.get(pod.metrics.replace("/metrics", "/signature"), trust_env=False)
+
+
+def test_the_metrics_port_tells_the_signature(frames: Pod, arrays: Pod, frame_model: Trained) -> None:
+    answer = signature(frames)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json() == {
+        "inputs": [
+            {"name": name, "type": "FP64", "shape": [-1], "required": True}
+            for name in frame_model.rows.columns
+        ],
+        "outputs": [{"name": "predict", "type": "INT64", "shape": [-1]}],
+    }
+    assert signature(arrays).json() == {
+        "inputs": [{"name": "input-0", "type": "FP64", "shape": [-1, 30], "required": True}],
+        "outputs": [{"name": "predict", "type": "FP64", "shape": [-1, 2]}],
+    }
+
+
 def test_metrics_say_what_is_served_and_what_seldons_dashboards_ask(frames: Pod) -> None:
     ask(frames, frames.runtime.predict_path, frames.runtime.request([GOOD]))
     series = exposed(frames)
@@ -315,6 +365,8 @@ def test_while_the_model_loads_the_server_lives_and_is_not_ready(
     with pytest.raises(grpc.RpcError) as failure:
         call(pod, runtime.grpc_request([GOOD]))
     assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    answer = signature(pod)
+    assert (answer.status_code, answer.json()) == (503, {"error": "the model is not loaded yet"})
     process.terminate()
     assert process.wait(5) == 0
     assert pod.termination == {}

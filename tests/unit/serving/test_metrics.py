@@ -71,7 +71,8 @@ def test_every_outcome_is_zero_before_it_happens(metrics: Metrics) -> None:
 def test_an_answer_is_in_our_metrics_and_in_seldons(metrics: Metrics) -> None:
     metrics.loaded(flavor="sklearn")
     metrics.answered(REST, 200, 0.002)
-    metrics.predicted(REST, 7, 0.001)
+    metrics.called(7)
+    metrics.predicted(REST, 0.001)
     metrics.answered(GRPC, "INVALID_ARGUMENT", 0.002)
     assert value_of(metrics, "rollway_inference_batch_rows_sum") == 7
     assert (

@@ -13,7 +13,7 @@ from rollway_serving.fetch.download import Patience
 from rollway_serving.fetch.sources import Transient
 from rollway_serving.lifecycle import Lifecycle, Phase
 from rollway_serving.mlmodel import InputExample, MLmodel, plain_name
-from rollway_serving.settings import Limits, Places, Settings
+from rollway_serving.settings import Batching, Limits, Places, Settings
 
 SETTINGS: dict[str, Any] = {
     "name": "fraud",
@@ -68,9 +68,22 @@ def test_limits_and_the_smoke_test_are_read_from_the_settings() -> None:
     assert (settings.smoke_test, settings.tolerance, settings.max_latency_seconds) == ("ConfigMap", 0, 0.25)
 
 
+def test_batching_is_off_where_the_settings_do_not_name_it() -> None:
+    assert Settings.parse(SETTINGS).batching is None
+    assert Settings.parse(SETTINGS | {"batching": None}).batching is None
+    assert Settings.parse(SETTINGS | {"batching": {}}).batching == Batching(32, 0.0)
+    chosen = SETTINGS | {"batching": {"maxBatchSize": 8, "maxLatencySeconds": 0.005}}
+    assert Settings.parse(chosen).batching == Batching(8, 0.005)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("batching.maxBatchSize", 0),
+        ("batching.maxBatchSize", "32"),
+        ("batching.maxLatencySeconds", -0.001),
+        ("batching.maxLatencySeconds", "5ms"),
+        ("batching.maxLatencySeconds", 30.5),
         ("limits.maxBodyBytes", 0),
         ("limits.headerSeconds", "5"),
         ("limits.bodySeconds", True),
@@ -88,9 +101,10 @@ def test_a_wrong_limit_is_named(field: str, value: object) -> None:
         Settings.parse(changed)
 
 
-def test_limits_that_are_no_object_are_an_error() -> None:
-    with pytest.raises(SettingsError, match="limits"):
-        Settings.parse(SETTINGS | {"limits": 5})
+@pytest.mark.parametrize("group", ["limits", "batching"])
+def test_a_group_that_is_no_object_is_an_error(group: str) -> None:
+    with pytest.raises(SettingsError, match=group):
+        Settings.parse(SETTINGS | {group: 5})
 
 
 @pytest.mark.parametrize(

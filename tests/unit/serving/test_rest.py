@@ -12,8 +12,9 @@ from rollway_serving import connections, rpc
 from rollway_serving.lifecycle import Lifecycle
 from rollway_serving.limits import Admission
 from rollway_serving.metrics import Method, Metrics
-from rollway_serving.rest import Guard, Route, metrics_app
+from rollway_serving.rest import Guard, MetricsApp, Route
 from rollway_serving.settings import Settings
+from rollway_serving.signature import Signature
 
 from .test_pod_contract import SETTINGS
 
@@ -224,12 +225,33 @@ def test_an_unforeseen_failure_is_500_and_tells_nothing(serving: Serving) -> Non
 
 
 @pytest.mark.parametrize(
-    ("path", "verb", "status"), [("/metrics", "GET", 200), ("/metrics", "POST", 405), ("/", "GET", 404)]
+    ("path", "verb", "status"),
+    [
+        ("/metrics", "GET", 200),
+        ("/metrics", "POST", 405),
+        ("/signature", "POST", 405),
+        ("/signature/", "GET", 404),
+        ("/", "GET", 404),
+    ],
 )
-def test_the_metrics_port_has_one_page(serving: Serving, path: str, verb: str, status: int) -> None:
-    got, _, body = ask(metrics_app(serving.metrics), path, verb=verb)
-    assert got == status
+def test_the_metrics_port_has_two_pages(serving: Serving, path: str, verb: str, status: int) -> None:
+    got, headers, body = ask(MetricsApp(serving.metrics), path, verb=verb)
+    assert (got, headers.get(b"allow")) == (status, b"GET" if status == 405 else None)
     assert (b"rollway_inference_requests_total" in body) == (status == 200)
+
+
+def test_the_metrics_port_tells_the_signature_of_a_model_that_is_loaded(serving: Serving) -> None:
+    app = MetricsApp(serving.metrics)
+    status, headers, body = ask(app, "/signature", verb="GET")
+    assert (status, headers[b"content-type"]) == (503, b"application/json")
+    assert json.loads(body) == {"error": "the model is not loaded yet"}
+    app.loaded(Signature.parse({"inputs": [{"name": "age", "type": "long"}]}))
+    status, headers, body = ask(app, "/signature", verb="GET")
+    assert (status, headers[b"content-type"]) == (200, b"application/json")
+    assert json.loads(body) == {
+        "inputs": [{"name": "age", "type": "INT64", "shape": [-1], "required": True}],
+        "outputs": [],
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Signatures convert what is right and name what is wrong."""
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,9 +9,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
 
 from rollway_serving import invocations
 from rollway_serving.errors import InputError, ModelLoadFailed
+from rollway_serving.model import Model
 from rollway_serving.signature import DATATYPES, Signature, Tensor
 
 COLUMNS = Signature.parse(
@@ -271,3 +275,34 @@ def test_whatever_bytes_come_are_converted_or_refused_never_a_crash(
             read(body, signature)
         except InputError:
             continue
+
+
+def test_a_signature_is_described_in_the_words_of_v2() -> None:
+    assert COLUMNS.described() == {
+        "inputs": [
+            {"name": "age", "type": "INT64", "shape": [-1], "required": True},
+            {"name": "income", "type": "FP64", "shape": [-1], "required": True},
+            {"name": "city", "type": "BYTES", "shape": [-1], "required": True},
+            {"name": "member", "type": "BOOL", "shape": [-1], "required": True},
+            {"name": "since", "type": "BYTES", "shape": [-1], "required": True},
+            {"name": "score", "type": "FP32", "shape": [-1], "required": False},
+        ],
+        "outputs": [
+            {"name": "price", "type": "FP64", "shape": [-1]},
+            {"name": "risk", "type": "INT64", "shape": [-1]},
+        ],
+    }
+    assert MATRIX.described() == {
+        "inputs": [{"name": "input-0", "type": "FP64", "shape": [-1, 3], "required": True}],
+        "outputs": [{"name": "predict", "type": "INT64", "shape": [-1]}],
+    }
+    assert Signature.parse(None).described() == {"inputs": [], "outputs": []}
+
+
+def test_what_an_estimator_itself_remembers_checks_requests_and_is_no_signature(tmp_path: Path) -> None:
+    estimator = LinearRegression().fit(np.eye(3), np.arange(3))
+    (tmp_path / "model.pkl").write_bytes(pickle.dumps(estimator))
+    (tmp_path / "MLmodel").write_text("flavors: {sklearn: {pickled_model: model.pkl}}")
+    model = Model.load(tmp_path)
+    assert [spec.shape for spec in model.signature.inputs] == [(-1, 3)]
+    assert model.declared.described() == {"inputs": [], "outputs": []}

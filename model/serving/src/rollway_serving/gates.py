@@ -11,7 +11,9 @@ import numpy as np
 import orjson
 
 from rollway_serving import golden, invocations
+from rollway_serving.batching import kind_of
 from rollway_serving.errors import PodFailure, ServingError, SmokeTestFailed, WarmupFailed
+from rollway_serving.signature import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from rollway_serving.settings import Places, Settings
 
 _MAX_EXAMPLE_BYTES = 16 << 20
+_COMPARED = 8
+_EQUAL = 1e-9
 _TIMED = 3
 _log = logging.getLogger(__name__)
 
@@ -65,6 +69,65 @@ def read_example(model: Model, folder: Path, example: InputExample) -> Any:
     if example.kind == "dataframe":
         return invocations.parse({"dataframe_split": data}, model.signature)
     return invocations.parse(data if isinstance(data, dict) else {"inputs": data}, model.signature)
+
+
+def joining_problem(model: Model, settings: Settings, places: Places) -> str | None:
+    """Say why requests must not share a prediction, if so: a row's answer must not depend on the other rows.
+
+    Some rows of the input example, else of the golden cases, are asked one by one and together.
+    """
+    try:
+        rows = _different_rows(_inputs(model, settings, places))
+        if len(rows) < 2:
+            return "it takes two different rows, in the input example or golden cases, to prove it safe"
+        alone = [model.predict(row) for row in rows]
+        together = model.predict_together(rows)
+    except Exception as error:  # noqa: BLE001 - whatever a model raises, it answers each request alone
+        return f"the model fails on rows of its example, alone or together: {type(error).__name__}: {error}"
+    outputs = model.signature.named_outputs
+    for i, (one, other) in enumerate(zip(alone, together, strict=True), start=1):
+        if not all(_same(*pair) for pair in zip(outputs(one), outputs(other), strict=True)):
+            return f"the model answers row {i} of its example otherwise when it is asked with others"
+    return None
+
+
+def _inputs(model: Model, settings: Settings, places: Places) -> list[Any]:
+    """What is known to be what the model takes: its example, else the requests of the golden cases."""
+    if model.mlmodel.input_example is not None:
+        return [read_example(model, places.model, model.mlmodel.input_example)]
+    if settings.smoke_test == "ConfigMap":
+        return [case.rows for case in golden.load(places.config / "golden.json", model.signature)]
+    return []
+
+
+def _different_rows(inputs: list[Any]) -> list[Any]:
+    """Find a few rows that differ and may be joined."""
+    found: list[Any] = []
+    for rows in inputs:
+        cut = rows.iloc if hasattr(rows, "iloc") else rows
+        for i in range(rows_of(rows)):
+            row = cut[i : i + 1]
+            if not found or (
+                kind_of(row) == kind_of(found[0]) and not any(_same_row(row, other) for other in found)
+            ):
+                found.append(row)
+            if len(found) == _COMPARED:
+                return found
+    return found
+
+
+def _same_row(one: Any, other: Any) -> bool:
+    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
+
+
+def _same(one: tuple[str, Any], other: tuple[str, Any]) -> bool:
+    """Whether an output is equal: labels exactly, numbers with fractions up to what summing up in blocks alters."""
+    (name, values), (other_name, others) = one, other
+    if name != other_name or values.dtype != others.dtype or values.shape != others.shape:
+        return False
+    if values.dtype.kind in "fc":
+        return bool(np.allclose(values, others, rtol=_EQUAL, atol=_EQUAL, equal_nan=True))
+    return bool(np.array_equal(values, others))
 
 
 def check_answer(result: Any) -> str | None:

@@ -180,10 +180,13 @@ class Metrics:
             self._settings.name, self._settings.revision, self._settings.version, *_seldon(method, code)
         ).observe(seconds)
 
-    def predicted(self, method: Method, rows: int, seconds: float) -> None:
-        """Count a call of the model that gave an answer; ``seconds`` includes the wait for a place."""
-        settings = self._settings
+    def called(self, rows: int) -> None:
+        """Count a call of the model that gave an answer, for one request or for several."""
         self._rows.observe(rows)
+
+    def predicted(self, method: Method, seconds: float) -> None:
+        """Count a request that the model has answered; ``seconds`` includes the wait for a place."""
+        settings = self._settings
         service, verb, code = _seldon(method, 200 if method.protocol == "rest" else "OK")
         self._seldon_client.labels(
             settings.name,

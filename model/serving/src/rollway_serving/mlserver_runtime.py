@@ -20,7 +20,7 @@ from rollway_serving.mlserver_grpc import INFER as GRPC_INFER
 from rollway_serving.mlserver_grpc import GrpcServer
 from rollway_serving.mlserver_model import RollwayModel
 from rollway_serving.mlserver_rest import INFER, INVOCATIONS, RestServer
-from rollway_serving.rest import HttpServer, metrics_app
+from rollway_serving.rest import HttpServer, MetricsApp
 
 if TYPE_CHECKING:
     from rollway_serving.lifecycle import Lifecycle
@@ -39,13 +39,13 @@ class Server(MLServer):  # type: ignore[misc]
         self._admission = Admission.of(settings)
         self._metrics = Metrics(settings, METHODS, self._admission)
         super().__init__(_server_settings(settings))
-        self._metrics_listener = HttpServer(
-            metrics_app(self._metrics), port=settings.metrics_port, settings=settings
-        )
+        self._metrics_app = MetricsApp(self._metrics)
+        self._metrics_listener = HttpServer(self._metrics_app, port=settings.metrics_port, settings=settings)
 
     async def load(self) -> None:
         """Load the one model; what goes wrong is a `PodFailure`."""
-        await self._model_registry.load(_model_settings(self._rollway))
+        model: RollwayModel = await self._model_registry.load(_model_settings(self._rollway))
+        self._metrics_app.loaded(model.declared())
 
     async def serve(self) -> None:
         """Run the three listeners until they are stopped."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rollway_serving.limits import Admission
     from rollway_serving.metrics import Method, Metrics
     from rollway_serving.settings import Settings
+    from rollway_serving.signature import Signature
 
     Message = MutableMapping[str, Any]
     Scope = MutableMapping[str, Any]
@@ -265,21 +266,33 @@ class _SignalFreeServer(uvicorn.Server):
         yield
 
 
-def metrics_app(metrics: Metrics) -> App:
-    """The application of the metrics port."""
+class MetricsApp:
+    """The application of the metrics port: what was counted, and what the model takes and gives."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's signature
-        if scope["path"] != "/metrics":
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._signature: bytes | None = None
+
+    def loaded(self, signature: Signature) -> None:
+        """Have something to say of the model."""
+        self._signature = json.dumps(signature.described()).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Answer one request."""
+        if scope["path"] not in ("/metrics", "/signature"):
             await answer(send, HTTPStatus.NOT_FOUND, json_error(HTTPStatus.NOT_FOUND, "not found"))
         elif scope["method"] != "GET":
             status = HTTPStatus.METHOD_NOT_ALLOWED
             await answer(
                 send, status, json_error(status, "method: expected GET"), headers=[(b"allow", b"GET")]
             )
+        elif scope["path"] == "/metrics":
+            await answer(send, HTTPStatus.OK, self._metrics.exposition(), content_type=CONTENT_TYPE)
+        elif self._signature is None:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            await answer(send, status, json_error(status, "the model is not loaded yet"))
         else:
-            await answer(send, HTTPStatus.OK, metrics.exposition(), content_type=CONTENT_TYPE)
-
-    return app
+            await answer(send, HTTPStatus.OK, self._signature)
 
 
 async def answer(

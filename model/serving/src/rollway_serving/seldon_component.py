@@ -50,7 +50,8 @@ class Component(SeldonComponent):  # type: ignore[misc]
         called = isinstance(message, pb.SeldonMessage)
         request = Request.read(_as_json(message) if called else message, signature)
         result = self._model.predict(request.rows)
-        self._metrics.predicted(asked.get(), rows_of(request.rows), time.monotonic() - began.get())
+        self._metrics.called(rows_of(request.rows))
+        self._metrics.predicted(asked.get(), time.monotonic() - began.get())
         answer = Answer.of(result, request.form, signature)
         meta = {"puid": request.puid, "tags": request.tags, "requestPath": self._path}
         meta = {name: value for name, value in meta.items() if value}

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from rollway_serving import gates, process
+from rollway_serving.errors import SettingsError
 from rollway_serving.limits import Admission
 from rollway_serving.metrics import Metrics
 from rollway_serving.model import Model
-from rollway_serving.rest import Guard, HttpServer, metrics_app
+from rollway_serving.rest import Guard, HttpServer, MetricsApp
 from rollway_serving.seldon_component import METHODS, Component, Rewards
 from rollway_serving.seldon_grpc import GrpcServer
 from rollway_serving.seldon_rest import FlaskBridge, application, error_body, route
@@ -27,6 +28,10 @@ class Server:
     """The three listeners, and the model once it is loaded."""
 
     def __init__(self, settings: Settings, places: Places, life: Lifecycle) -> None:
+        if settings.batching is not None:
+            raise SettingsError(
+                "batching: the runtime seldon answers each request by a prediction of its own"
+            )
         self._settings = settings
         self._places = places
         self._admission = Admission.of(settings)
@@ -42,9 +47,8 @@ class Server:
             metrics=self._metrics,
         )
         self._rest = HttpServer(guard, port=settings.http_port, settings=settings, error=error_body)
-        self._metrics_endpoint = HttpServer(
-            metrics_app(self._metrics), port=settings.metrics_port, settings=settings
-        )
+        self._metrics_app = MetricsApp(self._metrics)
+        self._metrics_endpoint = HttpServer(self._metrics_app, port=settings.metrics_port, settings=settings)
         self._grpc = GrpcServer(settings, life, self._admission, self._metrics)
 
     async def load(self) -> None:
@@ -57,6 +61,7 @@ class Server:
         self._bridge.loaded(application(component, rewards))
         self._grpc.loaded(component, rewards)
         self._metrics.loaded(flavor=model.mlmodel.flavor)
+        self._metrics_app.loaded(model.declared)
 
     async def serve(self) -> None:
         """Run the three listeners until they are stopped."""

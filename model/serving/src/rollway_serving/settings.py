@@ -62,6 +62,24 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Batching:
+    """How requests share one call of the model."""
+
+    max_batch_size: int = 32
+    """In rows."""
+    max_latency_seconds: float = 0.0
+    """So long a request waits for others to go with."""
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any], timeout: float) -> Batching:
+        """Check both fields; a request that waits past its deadline would never be answered."""
+        return cls(
+            max_batch_size=int(_number(raw, "batching.maxBatchSize", low=1, high=100_000, default=32)),
+            max_latency_seconds=_number(raw, "batching.maxLatencySeconds", low=0, high=timeout, default=0),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that a server needs to know about the revision it serves."""
 
@@ -80,6 +98,7 @@ class Settings:
     tolerance: float = 1e-6
     max_latency_seconds: float | None = None
     limits: Limits = field(default_factory=Limits)
+    batching: Batching | None = None
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -96,13 +115,14 @@ class Settings:
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> Settings:
         """Check every field and its type."""
+        timeout = _number(raw, "timeoutSeconds", low=0.001, high=86_400)
         return cls(
             name=_text(raw, "name"),
             namespace=_text(raw, "namespace"),
             revision=_text(raw, "revision"),
             model_name=_text(raw, "modelName"),
             version=_text(raw, "version"),
-            timeout_seconds=_number(raw, "timeoutSeconds", low=0.001, high=86_400),
+            timeout_seconds=timeout,
             smoke_test=_source(raw),
             warmup_requests=int(_number(raw, "warmup.requests", low=0, high=1_000_000)),
             drain_seconds=_number(raw, "drainSeconds", low=0, high=3_600),
@@ -114,6 +134,7 @@ class Settings:
             if _has(raw, "smokeTest.maxLatencySeconds")
             else None,
             limits=Limits.parse(raw),
+            batching=Batching.parse(raw, timeout) if _has(raw, "batching") else None,
         )
 
 

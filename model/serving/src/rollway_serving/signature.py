@@ -101,6 +101,13 @@ class Signature:
         outputs, _ = _specs(raw.get("outputs", []), _DEFAULT_OUTPUT)
         return cls(inputs=inputs, tabular=tabular, outputs=outputs)
 
+    def described(self) -> dict[str, list[dict[str, Any]]]:
+        """What the metrics port says of it; a type that V2 has no name for is ``BYTES``."""
+        return {
+            "inputs": [_described(spec) | {"required": spec.required} for spec in self.inputs],
+            "outputs": [_described(spec) for spec in self.outputs],
+        }
+
     def from_tensors(self, tensors: Sequence[Tensor]) -> Any:
         """Turn V2 tensors into what the model takes."""
         if not tensors:
@@ -243,7 +250,10 @@ def rows_of(values: Any) -> int:
 def has_non_finite(values: Any) -> bool:
     """Whether an array or frame holds a NaN or an infinity."""
     if hasattr(values, "select_dtypes"):
-        values = values.select_dtypes("number").to_numpy()
+        # To pick columns takes far longer than to look at them, and few frames need it.
+        if not {dtype.kind for dtype in values.dtypes} <= {"f", "i", "u"}:
+            values = values.select_dtypes("number")
+        values = values.to_numpy()
     array = np.asarray(values)
     return array.dtype.kind == "f" and not bool(np.isfinite(array).all())
 
@@ -385,6 +395,10 @@ def _tensor_spec(item: Mapping[str, Any], name: str) -> Spec:
     if dtype not in _DATATYPE_OF:
         raise ModelLoadFailed(f"the signature's tensor {_show(name)} has the unsupported type {dtype}")
     return Spec(name=name, dtype=dtype, shape=shape)
+
+
+def _described(spec: Spec) -> dict[str, Any]:
+    return {"name": spec.name, "type": spec.datatype, "shape": list(spec.shape)}
 
 
 def _as_promised(array: NDArray[Any], dtype: np.dtype[Any] | None) -> NDArray[Any]:
