@@ -1,0 +1,103 @@
+"""What pods say of themselves, added to what was observed.
+
+While a canary has traffic these are their numbers; before that, what stable's model and the candidate's take and give.
+What was counted before is kept in memory alone: a new process begins anew, which makes verdicts later, never wrong.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rollway_operator.api.v1alpha1 import ModelDeployment
+from rollway_operator.domain import Comparison, Key, Observed, Pod, StoredRevision
+from rollway_operator.metrics_source import PodMetrics, Rollout, Target, Unknown, Windows
+from rollway_operator.roles import compared_pods, measured
+from rollway_operator.signature import compatibility
+
+Pair = tuple[str, str]
+"""The uids of a pod of stable and one of the candidate."""
+
+
+class Evidence:
+    """Asks the pods of rollouts, and remembers what has to be remembered of each."""
+
+    def __init__(self, source: PodMetrics) -> None:
+        """Ask through `source`."""
+        self._source = source
+        self._windows = Windows(source)
+        self._compared: dict[Key, tuple[Pair, Comparison]] = {}
+
+    async def add(self, deployment: ModelDeployment, observed: Observed) -> Observed:
+        """Ask what a pass needs to know; nothing is asked where no candidate is on its way."""
+        key = Key(deployment.metadata.namespace, deployment.metadata.name)
+        compared = await self._comparison(key, deployment, observed)
+        wanted, status = measured(deployment), deployment.status
+        if wanted is None or status.canary is None:
+            self._windows.forget(key)
+            return replace(observed, compared=compared)
+        window = await self._windows.update(
+            key,
+            Rollout(wanted.stable, wanted.canary, status.canary.started_at),
+            wanted.step,
+            stable=_targets(observed, wanted.stable),
+            canary=_targets(observed, wanted.canary),
+            now=observed.now,
+            minimums=wanted.minimums,
+        )
+        return replace(observed, compared=compared, evidence=window)
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of a ModelDeployment."""
+        self._windows.forget(key)
+        self._compared.pop(key, None)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._source.aclose()
+
+    async def _comparison(
+        self, key: Key, deployment: ModelDeployment, observed: Observed
+    ) -> Comparison | None:
+        pods = compared_pods(deployment, observed)
+        if pods is None:
+            self._compared.pop(key, None)
+            return None
+        pair = pods[0].uid, pods[1].uid
+        before, known = self._compared.get(key, (pair, None))
+        if known is None or before != pair:
+            known = await self._compare(observed, pods)
+        if known.unknown is None:
+            self._compared[key] = pair, known
+        return known
+
+    async def _compare(self, observed: Observed, pods: tuple[Pod, Pod]) -> Comparison:
+        targets = [target for pod in pods for target in _targets_of(observed, (pod,))]
+        if len(targets) < len(pods):
+            return Comparison(unknown="a pod has no address yet")
+        stable, candidate = [await self._source.signature(target) for target in targets]
+        if isinstance(stable, Unknown) or isinstance(candidate, Unknown):
+            why = next(said.why for said in (stable, candidate) if isinstance(said, Unknown))
+            return Comparison(unknown=why)
+        if stable is None or candidate is None:
+            return Comparison()  # a server of a time before one could ask it
+        return Comparison(problem=compatibility(stable, candidate))
+
+
+def _targets(observed: Observed, revision: str) -> list[Target]:
+    return _targets_of(observed, observed.of(revision))
+
+
+def _targets_of(observed: Observed, pods: Iterable[Pod]) -> list[Target]:
+    """Give those pods that callers can have asked: ready, or ready before."""
+    revisions = {revision.name: revision for revision in observed.revisions}
+    return [
+        Target(pod.uid, pod.name, pod.address, _port(revisions[pod.revision]))
+        for pod in pods
+        if pod.address
+        and not pod.terminating
+        and (pod.ready or pod.unready_since)
+        and pod.revision in revisions
+    ]
+
+
+def _port(revision: StoredRevision) -> int:
+    return int(revision.settings["metricsPort"])

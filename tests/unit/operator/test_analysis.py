@@ -1,0 +1,736 @@
+"""What is counted as evidence, and what verdicts it leads to."""
+
+import doctest
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import inf
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollway_operator import analysis as module
+from rollway_operator.analysis import (
+    ERROR_RATE,
+    LATENCY_P99,
+    Counters,
+    Estimate,
+    Lack,
+    Metric,
+    Pair,
+    Phase,
+    Reading,
+    Result,
+    Sample,
+    Window,
+    average,
+    difference,
+    judge,
+    less,
+    needed,
+    samples,
+    wilson,
+)
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+ERRORS = Metric(ERROR_RATE, 0.02, 50)
+LATENCY = Metric(LATENCY_P99, 1.5, 50)
+BOUNDS = (0.01, 0.03, 0.045, 0.06, 0.5, inf)
+
+
+class Story:
+    """A rollout as it is read: one pod a side unless others are named, and a reading every five seconds."""
+
+    def __init__(self, *minimums: int) -> None:
+        self.minimums = minimums or (50,)
+        self.window = Window()
+        self.now = BEGIN
+        self.step = 0
+        self.pods: dict[str, dict[str, Counters]] = {
+            "stable": {"s": Counters()},
+            "canary": {"c": Counters()},
+        }
+        self.missing: dict[str, dict[str, str]] = {"stable": {}, "canary": {}}
+        self.read()
+
+    def read(self) -> "Story":
+        self.window = self.window.add(
+            Sample(
+                *(Reading(self.now, dict(self.pods[side]), dict(self.missing[side])) for side in self.pods)
+            ),
+            self.step,
+            self.minimums,
+        )
+        self.now += timedelta(seconds=5)
+        return self
+
+    def count(
+        self, pod: str, *, seconds: float | None = None, bounds: tuple[float, ...] = BOUNDS, **more: int
+    ) -> "Story":
+        """Add to what a pod counted; where it is said how long its requests took, its buckets too."""
+        side = "canary" if pod.startswith("c") else "stable"
+        before = self.pods[side].get(pod, Counters())
+        timed = more.get("ok", 0) + more.get("server_error", 0)
+        buckets = before.buckets
+        if seconds is not None:
+            buckets = {b: before.buckets.get(b, 0) + (timed if seconds <= b else 0) for b in bounds}
+        counts = {
+            name: getattr(before, name) + number for name, number in more.items() if name != "in_progress"
+        }
+        self.pods[side][pod] = replace(
+            before, **counts, buckets=buckets, in_progress=more.get("in_progress", before.in_progress)
+        )
+        return self
+
+    def traffic(
+        self, canary: tuple[int, int], stable: tuple[int, int], seconds: float | None = None
+    ) -> "Story":
+        """Count requests and errors of both sides, and read them."""
+        for pod, (number, errors) in (("c", canary), ("s", stable)):
+            self.count(pod, ok=number - errors, server_error=errors, seconds=seconds)
+        return self.read()
+
+    def goes_to(self, step: int) -> "Story":
+        """Go to another step, and read once in it."""
+        self.step = step
+        return self.read()
+
+    def verdict(self, metric: Metric = ERRORS, confidence: float = 0.95) -> Result:
+        return judge(metric, self.window, confidence, self.now)
+
+
+def test_the_examples_in_the_docstrings_are_true() -> None:
+    result = doctest.testmod(module)
+    assert (result.attempted > 10, result.failed) == (True, 0)
+
+
+# ------------------------------------------------------------------------------------------------- the intervals
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "low", "high"),
+    [
+        # Newcombe (1998), Statistics in Medicine 17: 873-890, table II, method 10
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((9, 10), (3, 10), 0.1705, 0.8090),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((0, 10), (0, 20), -0.1611, 0.2775),
+        ((10, 10), (0, 20), 0.6791, 1.0000),
+    ],
+)
+def test_one_step_gives_newcombes_intervals(
+    one: tuple[int, int], other: tuple[int, int], low: float, high: float
+) -> None:
+    found = difference([Pair(*one, *other)], 0.95)
+    assert found.low == pytest.approx(low, abs=1e-4)
+    assert found.high == pytest.approx(high, abs=1e-4)
+
+
+@st.composite
+def pairs(draw: st.DrawFn, most: int = 6) -> list[Pair]:
+    def side() -> tuple[int, int]:
+        number = draw(st.integers(1, 10_000))
+        return draw(st.integers(0, number)), number
+
+    return [Pair(*side(), *side()) for _ in range(draw(st.integers(1, most)))]
+
+
+CONFIDENCE = st.floats(0.5, 0.9999)
+
+
+@given(pairs(), CONFIDENCE)
+def test_the_interval_contains_the_estimate_and_stays_possible(found: list[Pair], confidence: float) -> None:
+    estimate = difference(found, confidence)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert estimate.low >= -1 - 1e-9
+    assert estimate.high <= 1 + 1e-9
+
+
+@given(pairs(), CONFIDENCE, CONFIDENCE)
+def test_more_confidence_takes_a_wider_interval(found: list[Pair], one: float, other: float) -> None:
+    narrow, wide = (difference(found, confidence) for confidence in sorted((one, other)))
+    assert wide.low <= narrow.low + 1e-12
+    assert narrow.high <= wide.high + 1e-12
+
+
+@given(pairs(most=1), CONFIDENCE)
+def test_a_single_step_is_two_wilson_intervals_subtracted(found: list[Pair], confidence: float) -> None:
+    pair = found[0]
+    expected = less(
+        wilson(pair.canary_errors, pair.canary_n, confidence),
+        wilson(pair.stable_errors, pair.stable_n, confidence),
+    )
+    estimate = difference(found, confidence)
+    assert estimate.low == pytest.approx(expected.low, abs=1e-6)
+    assert estimate.high == pytest.approx(expected.high, abs=1e-6)
+
+
+@given(pairs(most=1), st.integers(2, 5))
+def test_equal_steps_tell_what_they_would_together(found: list[Pair], number: int) -> None:
+    apart = difference(found * number, 0.95)
+    together = difference([found[0].grown(number)], 0.95)
+    assert apart.low == pytest.approx(together.low, abs=1e-6)
+    assert apart.high == pytest.approx(together.high, abs=1e-6)
+
+
+@given(pairs())
+def test_the_order_of_the_steps_does_not_matter(found: list[Pair]) -> None:
+    one, other = difference(found, 0.95), difference(found[::-1], 0.95)
+    assert one.low == pytest.approx(other.low, abs=1e-6)
+    assert one.high == pytest.approx(other.high, abs=1e-6)
+
+
+@given(pairs())
+def test_to_swap_the_sides_is_to_change_the_sign(found: list[Pair]) -> None:
+    one = difference(found, 0.95)
+    other = difference([Pair(p.stable_errors, p.stable_n, p.canary_errors, p.canary_n) for p in found], 0.95)
+    assert one.low == pytest.approx(-other.high, abs=1e-6)
+
+
+def test_steps_that_differ_leave_a_wider_interval_than_steps_that_are_alike() -> None:
+    def width(found: Estimate) -> float:
+        return found.high - found.low
+
+    alike = average([(1, 30, 100), (1, 30, 100)], 0.95)
+    # The uncertain half is in the step with few requests, which the numbers alone would not show.
+    unlike = average([(1, 0, 1000), (1, 5, 10)], 0.95)
+    by_numbers = average([(1, 250, 1000), (1, 2.5, 10)], 0.95)
+    assert width(alike) < width(by_numbers) < width(unlike)
+
+
+# -------------------------------------------------------------------------------------------------- the counting
+
+
+def test_the_first_reading_of_a_pod_is_where_counting_starts() -> None:
+    story = Story()
+    story.count("c", ok=5, server_error=5).read()
+    story.count("c2", ok=700, server_error=300).read()
+    assert story.window.samples_in_step(0) == 10
+    story.count("c2", ok=1).read()
+    assert story.window.samples_in_step(0) == 11
+
+
+def test_a_server_that_started_again_counts_from_nothing() -> None:
+    story = Story()
+    story.count("c", ok=90, server_error=10).read()
+    story.pods["canary"]["c"] = Counters(
+        ok=95, server_error=2
+    )  # only the errors tell that it is another life
+    story.read()
+    tally = story.window.strata[0].canary
+    assert (tally.n, tally.errors) == (100 + 97, 12)
+
+
+def test_a_histogram_that_is_gone_means_that_the_server_started_again() -> None:
+    story = Story()
+    story.count("c", ok=50, seconds=0.02).read()
+    story.pods["canary"]["c"] = Counters(ok=60)
+    story.read()
+    assert story.window.samples_in_step(0) == 110
+    assert story.window.strata[0].canary.timed == 50
+
+
+def test_a_pod_that_was_missing_is_counted_over_the_gap() -> None:
+    story = Story()
+    gone = story.pods["canary"].pop("c")
+    story.missing["canary"]["c"] = "c did not answer within 2 s"
+    story.read()
+    story.pods["canary"]["c"] = replace(gone, ok=40)
+    del story.missing["canary"]["c"]
+    story.read()
+    assert story.window.samples_in_step(0) == 40
+
+
+def test_what_began_in_another_step_belongs_to_neither() -> None:
+    story = Story().traffic((10, 0), (90, 0))
+    gone = story.pods["canary"].pop("c")
+    story.missing["canary"]["c"] = "c did not answer within 2 s"
+    story.read()
+    story.pods["canary"] = {"c": replace(gone, server_error=30)}
+    story.missing["canary"] = {}
+    story.goes_to(1)
+    story.count("c", ok=4).read()
+    assert [story.window.samples_in_step(step) for step in (0, 1)] == [10, 4]
+    assert story.window.strata[1].canary.errors == 0
+
+
+def test_a_pod_that_left_is_forgotten() -> None:
+    story = Story()
+    story.count("c2", ok=100).read()
+    del story.pods["canary"]["c2"]
+    story.read()
+    story.count("c2", ok=500).read()
+    assert story.window.samples_in_step(0) == 0
+
+
+def test_all_requests_count_as_traffic_and_only_the_models_own_as_samples() -> None:
+    story = Story()
+    story.count("c", ok=1, server_error=2, client_error=4, shed=8).count("s", client_error=3).read()
+    window = story.window
+    assert (window.canary_requests(0), window.stable_requests(0)) == (15, 3)
+    assert (window.samples_in_step(0), window.canary_requests(1)) == (3, 0)
+    assert window.started == BEGIN
+
+
+COUNTS = st.builds(
+    lambda ok, errors, slow: Counters(
+        ok=ok, server_error=errors, buckets={0.1: max(0, ok + errors - slow), inf: ok + errors}
+    ),
+    st.integers(0, 500),
+    st.integers(0, 500),
+    st.integers(0, 500),
+)
+
+
+SIDE = st.dictionaries(st.sampled_from("abc"), COUNTS)
+
+
+@given(st.lists(st.tuples(SIDE, SIDE, st.integers(0, 2)), max_size=8), st.floats(0.5, 1, exclude_max=True))
+def test_whatever_pods_say_the_counts_make_sense_and_there_is_a_verdict(
+    story: list[tuple[dict[str, Counters], dict[str, Counters], int]], confidence: float
+) -> None:
+    window = Window()
+    for number, (stable, canary, step) in enumerate(story):
+        before = window
+        at = BEGIN + timedelta(seconds=number)
+        window = window.add(Sample(Reading(at, stable), Reading(at, canary)), step, (5,))
+        for which, stratum in window.strata.items():
+            for tally in (stratum.canary, stratum.stable):
+                counts = list(tally.buckets.values())
+                assert 0 <= tally.errors <= tally.n <= tally.requests
+                assert counts == sorted(counts)
+                assert min(counts, default=0) >= 0
+            assert stratum.canary.n >= before.samples_in_step(which)
+    for metric in (ERRORS, LATENCY):
+        result = judge(replace(metric, min_samples=5), window, confidence, BEGIN + timedelta(seconds=10))
+        if result.interval and result.value is not None:
+            assert result.interval[0] <= result.value <= result.interval[1]
+
+
+# ------------------------------------------------------------------------------------------------ the error rate
+
+
+def test_few_errors_among_many_requests_pass() -> None:
+    result = Story().traffic((1000, 3), (9000, 27)).verdict()
+    assert (result.phase, result.samples, result.threshold) == (Phase.SUCCESSFUL, 1000, "<= 0.02")
+    assert (
+        result.message == "canary error rate 0.3% (0.1\N{EN DASH}0.9%) exceeds stable 0.3% by no more than 2%"
+    )
+
+
+def test_many_errors_fail_with_the_numbers() -> None:
+    result = Story().traffic((128, 13), (1000, 4)).verdict()
+    assert result.phase is Phase.FAILED
+    # 97.5 %: it is the first look
+    assert (
+        result.message == "canary error rate 10.2% (5.6\N{EN DASH}17.7%) exceeds stable 0.4% by more than 2%"
+    )
+    assert result.value == pytest.approx(13 / 128 - 0.004)
+    assert result.interval is not None
+    assert result.interval[0] > 0.02
+
+
+def test_between_the_two_it_says_about_how_many_requests_it_takes() -> None:
+    result = Story().traffic((100, 1), (900, 9)).verdict()
+    assert (result.phase, result.reason) == (Phase.INCONCLUSIVE, None)
+    assert "may or may not exceed stable 1% by more than 2%; about " in result.message
+    more = needed(ERRORS, Story().traffic((100, 1), (900, 9)).window, 0.95)
+    assert more is not None
+    grown = 100 + more
+    assert (
+        Story().traffic((grown, grown // 100), (9 * grown, 9 * grown // 100)).verdict().phase
+        is Phase.SUCCESSFUL
+    )
+
+
+def test_a_rate_on_the_limit_never_tells() -> None:
+    assert needed(ERRORS, Story().traffic((1000, 20), (1000, 0)).window, 0.95) is None
+
+
+def test_clients_errors_and_shed_requests_never_count() -> None:
+    story = Story().traffic((400, 0), (400, 0))
+    before = story.verdict()
+    story.count("c", client_error=100_000, shed=100_000).read()
+    assert story.verdict() == before
+    assert before.phase is Phase.SUCCESSFUL
+
+
+def test_a_base_rate_that_moves_with_the_share_fakes_no_difference() -> None:
+    story = Story()
+    story.traffic((100, 0), (900, 0)).goes_to(1)
+    story.traffic((900, 270), (100, 30))  # an outage hits both alike, while the canary has nine tenths
+    pooled = difference([Pair(270, 1000, 30, 1000)], 0.95)
+    assert pooled.low > 0.02
+    result = story.verdict()
+    assert result.phase is Phase.INCONCLUSIVE
+    assert result.value == pytest.approx(0)
+
+
+def test_a_difference_is_not_hidden_by_the_shares() -> None:
+    story = Story()
+    story.traffic((100, 40), (900, 180)).goes_to(1)  # 40 % against 20 %
+    story.traffic((900, 180), (100, 0))  # 20 % against none
+    assert difference([Pair(220, 1000, 180, 1000)], 0.95).value == pytest.approx(0.04)
+    result = story.verdict()
+    assert result.phase is Phase.FAILED
+    assert result.value == pytest.approx(0.2)
+
+
+def test_a_step_in_which_one_side_had_nothing_compares_nothing() -> None:
+    story = Story().traffic((0, 0), (5000, 0)).goes_to(1).traffic((60, 60), (0, 0))
+    result = story.verdict()
+    assert (result.phase, result.reason) == (Phase.INCONCLUSIVE, Lack.TOO_FEW_SAMPLES)
+
+
+def test_status_has_numbers_as_text_without_exponents() -> None:
+    told = Story().traffic((2000, 2), (20000, 0)).verdict().as_status()
+    assert told == {
+        "name": "error-rate",
+        "phase": "Successful",
+        "value": "0.001",
+        "interval": ["0.0002", "0.0036"],
+        "threshold": "<= 0.02",
+        "samples": 2000,
+        "message": "canary error rate 0.1% (0.027\N{EN DASH}0.4%) exceeds stable 0% by no more than 2%",
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ the looks
+
+
+def looks_at(story: Story) -> list[int]:
+    return [samples(strata) for strata in story.window.looks]
+
+
+def test_a_look_is_kept_at_each_minimum_and_power_of_two_that_the_smaller_side_passes() -> None:
+    story = Story(5)
+    for _ in range(24):
+        story.traffic((1, 0), (9, 0))
+    assert looks_at(story) == [1, 2, 4, 5, 8, 10, 16, 20]
+    story = Story(5).traffic((9, 0), (1, 0)).traffic((1000, 0), (0, 0)).traffic((0, 0), (4, 0))
+    assert looks_at(story) == [1, 5]
+
+
+def test_a_minimum_that_changed_finds_looks_too() -> None:
+    story = Story(50)
+    for _ in range(40):
+        story.traffic((10, 10), (90, 0))
+    assert story.verdict(replace(ERRORS, min_samples=70)).phase is Phase.FAILED
+
+
+def test_what_failed_once_stays_failed() -> None:
+    story = Story().traffic((60, 30), (540, 0))
+    failed = story.verdict()
+    assert failed.phase is Phase.FAILED
+    for _ in range(20):
+        story.traffic((100_000, 0), (900_000, 0))
+    assert story.verdict() == failed
+    story.now += timedelta(hours=1)  # and it needs no source any more
+    assert story.verdict() == failed
+
+
+def test_between_two_looks_nothing_fails() -> None:
+    story = Story().traffic((60, 0), (540, 0)).traffic((30, 30), (270, 0))
+    assert difference([Pair(30, 90, 0, 810)], 0.999).low > 0.02
+    assert story.verdict().phase is Phase.INCONCLUSIVE
+    assert story.traffic((10, 10), (90, 0)).verdict().phase is Phase.FAILED
+
+
+def test_each_look_may_err_half_as_often_as_the_one_before() -> None:
+    found = Pair(10, 200, 1, 200)
+    enough = next(c / 1000 for c in range(999, 0, -1) if difference([found], c / 1000).low > 0.02)
+    assert 0.8 < enough < 0.99
+
+    def phase(looks: int, error: float) -> Phase:
+        """Give the verdict where the look with those numbers is the second, say, and no other shows an error."""
+        minimum = 200 // 2 ** (looks - 1)
+        story = Story(minimum)
+        for _ in range(looks - 1):
+            story.traffic((minimum, 0), (minimum, 0))
+        story.traffic((200 - minimum * (looks - 1), 10), (200 - minimum * (looks - 1), 1))
+        return story.verdict(replace(ERRORS, min_samples=minimum), 1 - error).phase
+
+    for looks in (1, 2):
+        assert phase(looks, 2**looks * (1 - enough) + 1e-9) is Phase.FAILED
+        assert phase(looks, 2**looks * (1 - enough - 0.002)) is Phase.INCONCLUSIVE
+
+
+def test_samples_that_double_twice_in_one_reading_are_one_look() -> None:
+    story = Story(50).traffic((400, 30), (3600, 0))
+    # The interval at the confidence of a first look lies beyond, at that of a fourth it does not.
+    limit = (
+        difference([Pair(30, 400, 0, 3600)], 1 - 0.05 / 2).low
+        + difference([Pair(30, 400, 0, 3600)], 1 - 0.05 / 16).low
+    ) / 2
+    assert story.verdict(replace(ERRORS, limit=limit)).phase is Phase.FAILED
+
+
+# ------------------------------------------------------------------------------------------- no evidence is none
+
+
+def test_before_anything_is_read_there_is_no_data() -> None:
+    result = judge(ERRORS, Window(), 0.95, BEGIN)
+    assert (result.phase, result.reason) == (Phase.INCONCLUSIVE, Lack.NO_DATA)
+    assert result.message == "no stable pod was read yet"
+    assert result.as_status() == {
+        "name": "error-rate",
+        "phase": "Inconclusive",
+        "samples": 0,
+        "reason": "NoData",
+        "message": "no stable pod was read yet",
+    }
+
+
+@pytest.mark.parametrize("side", ["stable", "canary"])
+def test_a_side_without_pods_is_no_data(side: str) -> None:
+    story = Story().traffic((1000, 0), (9000, 0))
+    story.pods[side].clear()
+    result = story.read().verdict()
+    assert (result.phase, result.reason) == (Phase.INCONCLUSIVE, Lack.NO_DATA)
+    assert result.message == f"there is no {side} pod to read"
+
+
+def test_old_readings_are_no_data() -> None:
+    story = Story().traffic((1000, 0), (9000, 0))
+    assert judge(ERRORS, story.window, 0.95, BEGIN + timedelta(seconds=35)).phase is Phase.SUCCESSFUL
+    result = judge(ERRORS, story.window, 0.95, BEGIN + timedelta(seconds=36))
+    assert (result.phase, result.reason) == (Phase.INCONCLUSIVE, Lack.NO_DATA)
+    assert result.message == "no stable pod was read for 31 s"
+
+
+@pytest.mark.parametrize(("side", "pod"), [("stable", "s"), ("canary", "c")])
+def test_a_pod_that_cannot_be_read_for_half_a_minute_is_the_sources_error(side: str, pod: str) -> None:
+    story = Story().count("c2", ok=1).count("s2", ok=1).traffic((1000, 0), (9000, 0))
+    del story.pods[side][pod]
+    story.missing[side][pod] = f"{pod} did not answer within 2 s"
+    for _ in range(5):
+        assert story.read().verdict().phase is Phase.SUCCESSFUL
+    result = story.read().verdict()
+    assert (result.phase, result.reason) == (Phase.INCONCLUSIVE, Lack.PROVIDER_ERROR)
+    assert result.message == f"1 of 2 {side} pods could not be read: {pod} did not answer within 2 s"
+
+
+def test_a_pod_that_was_never_read_is_the_sources_error_at_once() -> None:
+    story = Story().traffic((1000, 0), (9000, 0))
+    story.missing["canary"]["c2"] = "c2 sent what is not text"
+    assert story.read().verdict().reason is Lack.PROVIDER_ERROR
+
+
+def test_what_pods_that_can_be_read_show_fails_although_others_cannot() -> None:
+    story = Story()
+    story.missing["canary"]["c2"] = "c2 did not answer within 2 s"
+    assert story.traffic((100, 60), (900, 0)).verdict().phase is Phase.FAILED
+
+
+@pytest.mark.parametrize(
+    ("canary", "stable", "message"),
+    [
+        (49, 500, "49 canary requests were counted, and at least 50 are needed"),
+        (500, 49, "49 stable requests were counted, and at least 50 are needed"),
+        (0, 0, "0 stable requests were counted, and at least 50 are needed"),
+    ],
+)
+@pytest.mark.parametrize("metric", [ERRORS, LATENCY])
+def test_too_few_samples_of_either_side_say_nothing(
+    canary: int, stable: int, message: str, metric: Metric
+) -> None:
+    result = Story().traffic((canary, canary), (stable, 0), seconds=0.01).verdict(metric)
+    assert (result.phase, result.reason, result.message) == (
+        Phase.INCONCLUSIVE,
+        Lack.TOO_FEW_SAMPLES,
+        message,
+    )
+
+
+def test_a_metric_that_nobody_knows_is_no_data() -> None:
+    result = Story().traffic((1000, 0), (9000, 0)).verdict(Metric("chargeback-rate", 0.5))
+    assert (result.reason, result.message) == (Lack.NO_DATA, "nobody knows how to measure 'chargeback-rate'")
+    assert needed(Metric("chargeback-rate", 0.5), Window(), 0.95) is None
+
+
+# ---------------------------------------------------------------------------------------------------- the latency
+
+
+def latencies(canary: Mapping[float, int], stable: Mapping[float, int], story: Story | None = None) -> Story:
+    """Count requests of both sides by how long they took, and read them."""
+    story = story or Story()
+    for pod, times in (("c", canary), ("s", stable)):
+        for seconds, number in times.items():
+            story.count(pod, ok=number, seconds=seconds)
+    return story.read()
+
+
+SLOW = "slower than 45 ms (1.5 \N{MULTIPLICATION SIGN} stable's p99 30 ms, rounded up)"
+
+
+def test_a_canary_as_fast_as_stable_passes() -> None:
+    result = latencies({0.02: 1000, 0.4: 2}, {0.02: 9900, 0.4: 90}).verdict(LATENCY)
+    assert (result.phase, result.samples) == (Phase.SUCCESSFUL, 1002)
+    assert result.threshold == f"< 0.01 {SLOW}"
+    assert result.message == f"0.2% of canary requests (0.055\N{EN DASH}0.7%) are {SLOW}, less than 1%"
+
+
+def test_a_slower_canary_fails() -> None:
+    result = latencies({0.02: 120, 0.05: 8}, {0.02: 900}).verdict(LATENCY)
+    assert result.phase is Phase.FAILED
+    assert result.value == pytest.approx(8 / 128)
+    assert result.message.endswith(f"are {SLOW}, more than 1%")
+
+
+def test_a_canary_within_the_ratio_is_not_slow() -> None:
+    assert latencies({0.04: 1000}, {0.02: 9000}).verdict(LATENCY).phase is Phase.SUCCESSFUL
+
+
+def test_it_takes_some_hundred_fast_requests_to_know_that_less_than_one_in_a_hundred_is_slow() -> None:
+    result = latencies({0.02: 300}, {0.02: 2700}).verdict(LATENCY)
+    assert (result.phase, result.reason) == (Phase.INCONCLUSIVE, None)
+    assert "which may or may not be more than 1%; about " in result.message
+    assert latencies({0.02: 400}, {0.02: 2700}).verdict(LATENCY).phase is Phase.SUCCESSFUL
+
+
+def test_each_step_is_held_against_stable_in_that_step() -> None:
+    # The machine is slow in the second step, for both alike.
+    story = latencies({0.005: 100}, {0.005: 900})
+    story = latencies({0.4: 900}, {0.4: 100}, story.goes_to(1))
+    assert story.verdict(replace(LATENCY, limit=1.0)).phase is Phase.SUCCESSFUL
+
+
+def test_a_step_with_few_requests_of_stable_is_held_against_all_steps() -> None:
+    story = latencies({0.02: 100}, {0.02: 900})
+    story = latencies({0.02: 900}, {0.005: 10}, story.goes_to(1))
+    result = story.verdict(LATENCY)
+    assert result.phase is Phase.SUCCESSFUL
+    assert result.threshold == f"< 0.01 {SLOW}"
+
+
+def test_errors_count_in_the_time_they_took() -> None:
+    story = Story().count("c", server_error=128, seconds=0.5).count("s", ok=900, seconds=0.02).read()
+    assert story.verdict(LATENCY).phase is Phase.FAILED
+
+
+@pytest.mark.parametrize(
+    ("story", "message"),
+    [
+        (
+            latencies({0.02: 900}, {40.0: 900}),
+            "1.5 \N{MULTIPLICATION SIGN} stable's p99 is longer than what pods tell apart",
+        ),
+        (
+            latencies({0.02: 900}, {0.4: 900}),
+            "1.5 \N{MULTIPLICATION SIGN} stable's p99 is longer than what pods tell apart",
+        ),
+        (
+            Story().count("c", ok=900).count("s", ok=900, seconds=0.02).read(),
+            "canary pods do not say how long requests took",
+        ),
+        (
+            Story().count("c", ok=900, seconds=0.02).count("s", ok=900).read(),
+            "stable pods do not say how long requests took",
+        ),
+    ],
+)
+def test_what_cannot_be_told_about_time_is_no_data(story: Story, message: str) -> None:
+    result = story.verdict(LATENCY)
+    assert (result.phase, result.reason, result.message) == (Phase.INCONCLUSIVE, Lack.NO_DATA, message)
+    assert story.verdict(ERRORS).phase is Phase.SUCCESSFUL
+
+
+@pytest.mark.parametrize("side", ["c", "s"])
+def test_pods_with_other_bounds_leave_no_evidence_of_time(side: str) -> None:
+    story = Story()
+    story.count(f"{side}2", bounds=(0.1, inf)).read()
+    story.count(f"{side}2", ok=10, seconds=0.02, bounds=(0.1, inf))
+    story = latencies({0.02: 900}, {0.02: 900}, story)
+    result = story.verdict(LATENCY)
+    assert (result.reason, result.message) == (
+        Lack.NO_DATA,
+        "pods of one revision do not tell times apart at the same bounds",
+    )
+    assert story.verdict(ERRORS).phase is Phase.SUCCESSFUL
+
+
+def test_revisions_may_have_bounds_of_their_own() -> None:
+    story = Story().count("c", ok=900, seconds=0.02, bounds=(0.025, 0.05, inf))
+    story.count("s", ok=900, seconds=0.02).read()
+    assert story.verdict(LATENCY).threshold.startswith("< 0.01 slower than 50 ms")
+
+
+# ------------------------------------------------------------------------------------------------------ the stuck
+
+
+def test_a_pod_is_stuck_since_it_has_requests_in_progress_and_ends_none_well() -> None:
+    story = Story()
+    assert story.window.stuck_since is None
+    since = story.now
+    story.count("c", in_progress=3).read().count("c", server_error=1).read()
+    assert story.window.stuck_since == since
+    assert story.window.canary.stuck == {"c": since}
+
+
+def test_a_pod_that_ends_requests_well_is_not_stuck() -> None:
+    story = Story().count("c", in_progress=3).read()
+    since = story.now
+    story.count("c", ok=1, in_progress=3).read()
+    assert story.window.stuck_since == since
+    story.count("c", in_progress=0).read()
+    assert story.window.stuck_since is None
+
+
+def test_one_stuck_pod_among_busy_ones_is_found() -> None:
+    story = Story()
+    since = story.now
+    story.count("c", in_progress=1).count("c2", in_progress=1).read()
+    for _ in range(5):
+        story.count("c2", ok=10).read()
+    assert story.window.stuck_since == since
+
+
+def test_a_pod_that_cannot_be_read_is_not_said_to_be_stuck() -> None:
+    story = Story().count("c", in_progress=1).read()
+    story.missing["canary"]["c"] = "c did not answer within 2 s"
+    del story.pods["canary"]["c"]
+    assert story.read().window.stuck_since is None
+
+
+def test_a_server_that_started_again_is_stuck_anew() -> None:
+    story = Story().count("c", ok=5).read().count("c", in_progress=1).read()
+    since = story.now
+    story.pods["canary"]["c"] = Counters(in_progress=1)
+    assert story.read().window.stuck_since == since
+
+
+# ------------------------------------------------------------------------------------------- how often it is wrong
+
+
+def verdicts(stable: float, canary: float, runs: int = 60) -> list[Phase]:
+    """Roll out with these true error rates, at a tenth and at half of the traffic, again and again."""
+    random = Random(f"{stable} {canary}")
+
+    def errors(number: int, rate: float) -> int:
+        return sum(random.random() < rate for _ in range(number))
+
+    found = []
+    for _ in range(runs):
+        story = Story()
+        for step, (of_canary, of_stable) in enumerate(((10, 90), (50, 50))):
+            story.goes_to(step)
+            for _ in range(10):
+                story.traffic((of_canary, errors(of_canary, canary)), (of_stable, errors(of_stable, stable)))
+        found.append(story.verdict().phase)
+    return found
+
+
+def test_a_canary_as_good_as_stable_hardly_ever_fails() -> None:
+    found = verdicts(0.01, 0.01)
+    assert found.count(Phase.FAILED) <= 1
+    assert found.count(Phase.SUCCESSFUL) > 30
+
+
+def test_a_canary_twice_as_far_off_as_allowed_never_passes() -> None:
+    assert verdicts(0.01, 0.05).count(Phase.SUCCESSFUL) <= 1
+
+
+def test_a_canary_that_often_fails_is_nearly_always_found() -> None:
+    assert verdicts(0.01, 0.15).count(Phase.FAILED) >= 59
