@@ -33,3 +33,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- join "," $keys }}
 {{- end }}
+
+{{/* A Gateway as the operator reads it: namespace/name, with a listener namespace/name/section; empty for none. */}}
+{{- define "rollway.gatewayRef" -}}
+{{- with . }}{{ join "/" (compact (list .namespace .name .sectionName)) }}{{ end }}
+{{- end }}
+
+{{/* The namespaces from which requests reach models whatever their authors say, with commas between them. */}}
+{{- define "rollway.gatewayNamespaces" -}}
+{{- $gateways := compact (list .Values.gateway.http.namespace .Values.gateway.grpc.namespace) }}
+{{- join "," (.Values.networkPolicy.gatewayNamespaces | default (uniq $gateways)) }}
+{{- end }}

@@ -67,6 +67,9 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "ConfigMap": _Kind("v1", "configmaps"),
     "NetworkPolicy": _Kind("networking.k8s.io/v1", "networkpolicies"),
     "HorizontalPodAutoscaler": _Kind("autoscaling/v2", "horizontalpodautoscalers"),
+    "PodDisruptionBudget": _Kind("policy/v1", "poddisruptionbudgets"),
+    "HTTPRoute": _Kind("gateway.networking.k8s.io/v1", "httproutes"),
+    "GRPCRoute": _Kind("gateway.networking.k8s.io/v1", "grpcroutes"),
     "Pod": _Kind("v1", "pods"),
     "Secret": _Kind("v1", "secrets"),
     "Namespace": _Kind("v1", "namespaces", namespaced=False),
@@ -76,6 +79,11 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         "apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False
     ),
 }
+
+
+def plural(kind: str) -> str:
+    """Give the name by which the API server lists a kind."""
+    return _KINDS[kind].plural
 
 
 class Rate:

@@ -1,9 +1,9 @@
 """Compare a desired object with the live one, as a semantic subset; pure.
 
 The API server adds defaults and other writers add fields, so the live object may hold more than was asked for. It may
-not in selectors and data, where more means something else; nor in lists, where an added element is an added container,
-port or variable, nor with a whole list added to a pod template; nor where a field that we applied before is no longer
-desired.
+not in selectors, data and the rules of policies and routes, where more means something else; nor in lists, where an
+added element is an added container, port or variable, nor with a whole list added to a pod template; nor where a field
+that we applied before is no longer desired.
 """
 
 import json
@@ -15,11 +15,15 @@ from typing import Any, Final
 from rollway_operator.labels import FIELD_MANAGER
 
 _EXACT: Final = frozenset(
-    {"selector", "matchLabels", "nodeSelector", "data", "podSelector", "ingress", "egress"}
+    {
+        *("selector", "matchLabels", "nodeSelector", "data", "podSelector", "ingress", "egress"),
+        # Of routes: traffic.py writes every field that the API server would add under these.
+        *("parentRefs", "rules"),
+    }
 )
 """Maps under these keys are compared for equality."""
 
-_QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit"})
+_QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit", "averageValue"})
 _QUANTITY: Final = re.compile(r"([+-]?[0-9.]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
 _FACTORS: Final = {
     **{letter: Decimal(1000) ** power for power, letter in enumerate(("n", "u", "m", "", *"kMGTPE"), -3)},

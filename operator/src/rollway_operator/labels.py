@@ -17,6 +17,7 @@ OUTCOME = f"{GROUP}/outcome"
 OUTCOME_MESSAGE = f"{GROUP}/outcome-message"
 CLOSED = f"{GROUP}/closed"
 SERVED = f"{GROUP}/served"
+STABLE = f"{GROUP}/stable"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from rollway_operator.api.v1alpha1 import LabelSelector, ModelDeployment
 from rollway_operator.domain import Failure, Fault, Observed, Platform
+from rollway_operator.traffic import host_permitted
 
 LARGEST_GOLDEN: Final = 256 * 1024
 
@@ -53,6 +54,41 @@ def toleration_not_permitted(deployment: ModelDeployment, _: Observed, platform:
         f"spec.predictor.tolerations: the key {refused!r} is not one that the administrator permits ({listed}); take "
         "it out, or have it added to modelTolerations of the chart's values",
     )
+
+
+def batching_not_supported(deployment: ModelDeployment, _: Observed, platform: Platform) -> Failure | None:
+    """The spec wants requests put together by an inference server that cannot."""
+    predictor = deployment.spec.predictor
+    runtime = platform.runtimes.get(predictor.runtime)
+    if predictor.batching is None or runtime is None or runtime.batching:
+        return None
+    able = ", ".join(sorted(name for name, each in platform.runtimes.items() if each.batching)) or "none"
+    return _failure(
+        "BatchingNotSupported",
+        f"spec.predictor.batching: the runtime {runtime.name!r} does not put requests together; take it out, or choose "
+        f"a runtime that does ({able})",
+    )
+
+
+def host_not_permitted(deployment: ModelDeployment, _: Observed, platform: Platform) -> Failure | None:
+    """The spec names a host that the administrator does not permit in the namespace."""
+    route, namespace = deployment.spec.route, deployment.metadata.namespace
+    for number, host in enumerate(route.hosts if route else ()):
+        field = f"spec.route.hosts[{number}]: {host[:100]!r}"
+        if platform.http_gateway is None:
+            return _failure(
+                "HostNotPermitted",
+                f"{field} cannot be served, since no Gateway is configured; take it out, or have gateway.http and "
+                "gateway.permittedHosts of the chart's values set",
+            )
+        if not host_permitted(host, namespace, platform.permitted_hosts):
+            listed = ", ".join(platform.permitted_hosts) or "none"
+            return _failure(
+                "HostNotPermitted",
+                f"{field} is not a host that the administrator permits in namespace '{namespace}' ({listed}); change "
+                "it, or have it added to gateway.permittedHosts of the chart's values",
+            )
+    return None
 
 
 def label_key_invalid(deployment: ModelDeployment, _: Observed, __: Platform) -> Failure | None:
@@ -125,6 +161,8 @@ def golden_unusable(deployment: ModelDeployment, observed: Observed, _: Platform
 OBSTACLES: tuple[Obstacle, ...] = (
     runtime_unknown,
     toleration_not_permitted,
+    batching_not_supported,
+    host_not_permitted,
     label_key_invalid,
     resource_invalid,
     golden_missing,

@@ -1,21 +1,31 @@
 """Read the operator's environment, once, into one frozen value; what is wrong is said by its name."""
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
-from rollway_operator.domain import Platform, Runtime
+from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Text = Annotated[str, StringConstraints(min_length=1)]
 _Path = Annotated[str, StringConstraints(pattern=r"^/")]
+
+_LABEL: Final = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_NAME: Final = rf"{_LABEL}(\.{_LABEL})*"
+_GATEWAY: Final = re.compile(rf"(?P<namespace>{_LABEL})/(?P<name>{_NAME})(/(?P<section>{_NAME}))?")
+_BASE: Final = re.compile(
+    r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[1-9][0-9]{0,4})?(/[A-Za-z0-9._~-]+)*"
+)
+_HOST_LABEL: Final = r"([-a-z0-9]|\{namespace\})+"
+_HOST_PATTERN: Final = re.compile(rf"(\*\.)?{_HOST_LABEL}(\.{_HOST_LABEL})*")
 
 
 class _Closed(BaseModel):
@@ -49,6 +59,7 @@ class _Runtime(_Closed):
     pre_stop_seconds: int = Field(default=0, ge=0, le=600)
     image_pull_secrets: tuple[_Text, ...] = ()
     limits: _Limits = _Limits()
+    batching: bool = False
 
 
 _RUNTIMES = TypeAdapter(Annotated[dict[_Text, _Runtime], Field(min_length=1)])
@@ -75,6 +86,10 @@ class Settings:
     prometheus_namespaces: tuple[str, ...] = ()
     gateway_namespaces: tuple[str, ...] = ()
     toleration_keys: tuple[str, ...] = ()
+    http_gateway: GatewayRef | None = None
+    grpc_gateway: GatewayRef | None = None
+    gateway_url: str | None = None
+    permitted_hosts: tuple[str, ...] = ()
 
     @property
     def platform(self) -> Platform:
@@ -86,6 +101,10 @@ class Settings:
             prometheus_namespaces=self.prometheus_namespaces,
             gateway_namespaces=self.gateway_namespaces,
             toleration_keys=self.toleration_keys,
+            http_gateway=self.http_gateway,
+            grpc_gateway=self.grpc_gateway,
+            gateway_url=self.gateway_url,
+            permitted_hosts=self.permitted_hosts,
         )
 
     @classmethod
@@ -106,6 +125,10 @@ class Settings:
             prometheus_namespaces=read.names("ROLLWAY_PROMETHEUS_NAMESPACES"),
             gateway_namespaces=read.names("ROLLWAY_GATEWAY_NAMESPACES"),
             toleration_keys=read.names("ROLLWAY_TOLERATION_KEYS"),
+            http_gateway=read.gateway("ROLLWAY_GATEWAY_HTTP"),
+            grpc_gateway=read.gateway("ROLLWAY_GATEWAY_GRPC"),
+            gateway_url=read.url("ROLLWAY_GATEWAY_URL"),
+            permitted_hosts=read.host_patterns("ROLLWAY_PERMITTED_HOSTS"),
         )
 
 
@@ -138,6 +161,7 @@ def runtimes(file: Path) -> Mapping[str, Runtime]:
             pre_stop_seconds=runtime.pre_stop_seconds,
             image_pull_secrets=runtime.image_pull_secrets,
             limits=runtime.limits.model_dump(by_alias=True, exclude_none=True),
+            batching=runtime.batching,
         )
         for name, runtime in defined.items()
     }
@@ -161,6 +185,35 @@ class _Reader:
     def names(self, name: str) -> tuple[str, ...]:
         given = (part.strip() for part in self._environment.get(name, "").split(","))
         return tuple(sorted({part for part in given if part}))
+
+    def gateway(self, name: str) -> GatewayRef | None:
+        value = self.text(name, "")
+        if not value:
+            return None
+        parts = _GATEWAY.fullmatch(value)
+        if not parts:
+            raise SettingsError(
+                f"{name} is {value!r}; use namespace/name or namespace/name/section of a Gateway"
+            )
+        return GatewayRef(parts["namespace"], parts["name"], parts["section"])
+
+    def url(self, name: str) -> str | None:
+        value = self.text(name, "").rstrip("/")
+        if value and not _BASE.fullmatch(value):
+            raise SettingsError(
+                f"{name} is {value!r}; use http:// or https:// with a host, such as https://models.example.com"
+            )
+        return value or None
+
+    def host_patterns(self, name: str) -> tuple[str, ...]:
+        given = self.names(name)
+        for pattern in given:
+            if not _HOST_PATTERN.fullmatch(pattern):
+                raise SettingsError(
+                    f"{name} has {pattern!r}; use host names in lower case, with '*' as the whole first label and "
+                    "{namespace} for the model's own, such as *.{namespace}.example.com"
+                )
+        return given
 
     def level(self, name: str, default: str) -> str:
         value = self.text(name, default).upper()

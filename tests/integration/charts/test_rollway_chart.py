@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from rollway_operator.domain import GatewayRef
+from rollway_operator.settings import Settings
 from rollway_testing.helm import Helm, HelmRefusedError, Manifest, closed_levels, misspelt, of_kind
 
 ROOT = Path(__file__).parents[3]
@@ -74,8 +76,39 @@ def test_the_operator_may_do_what_the_reviewed_list_says_and_no_more(
     assert grants(manifests) == yaml.safe_load((GOLDEN / golden).read_text())
 
 
+GATEWAY = {
+    "http": {"namespace": "traefik", "name": "models", "sectionName": "websecure"},
+    "grpc": {"namespace": "edge", "name": "models-grpc"},
+    "url": "https://models.example.com",
+    "permittedHosts": ["models.example.com", "*.{namespace}.example.com"],
+}
+"""Both Gateways, with all that can be said of them."""
+
+
+@pytest.mark.parametrize("named", [("http", "grpc"), ("http",), ("grpc",)], ids=" and ".join)
+@pytest.mark.parametrize("namespaces", [[], ["team-a"]], ids=["everywhere", "somewhere"])
+def test_with_a_gateway_the_operator_may_write_routes_and_nothing_else_more(
+    render: Render, named: tuple[str, ...], namespaces: list[str]
+) -> None:
+    def granted(**values: object) -> list[tuple[str, dict[str, Any]]]:
+        return [
+            (grant["in"], rule)
+            for grant in grants(render(rbac={"namespaces": namespaces}, **values))
+            for rule in grant["rules"]
+        ]
+
+    without = granted()
+    routes = {
+        "apiGroups": ["gateway.networking.k8s.io"],
+        "resources": ["httproutes", "grpcroutes"],
+        "verbs": ["get", "list", "create", "patch", "delete"],
+    }
+    more = [rule for rule in granted(gateway={name: GATEWAY[name] for name in named}) if rule not in without]
+    assert more == [((namespaces or ["every namespace"])[0], routes)]
+
+
 def test_no_rule_has_a_wildcard(render: Render) -> None:
-    for grant in grants(render(registrySecrets=["mlflow"])):
+    for grant in grants(render(registrySecrets=["mlflow"], gateway=GATEWAY)):
         for rule in grant["rules"]:
             assert "*" not in rule["verbs"] + rule["resources"] + rule["apiGroups"]
 
@@ -147,6 +180,51 @@ def test_what_the_administrator_permits_reaches_the_operator_as_lists(render: Re
     assert settings["ROLLWAY_TOLERATION_KEYS"] == "nvidia.com/gpu,spot"
     assert settings["ROLLWAY_PROMETHEUS_NAMESPACES"] == "monitoring"
     assert settings["ROLLWAY_GATEWAY_NAMESPACES"] == "traefik,istio"
+
+
+def test_the_gateways_reach_the_operator_as_the_values_name_them(render: Render) -> None:
+    names = ("GATEWAY_HTTP", "GATEWAY_GRPC", "GATEWAY_URL", "PERMITTED_HOSTS")
+    unset, settings = environment(render()), environment(render(gateway=GATEWAY))
+    assert [unset[f"ROLLWAY_{name}"] for name in names] == ["", "", "", ""]
+    assert [settings[f"ROLLWAY_{name}"] for name in names] == [
+        "traefik/models/websecure",
+        "edge/models-grpc",
+        "https://models.example.com",
+        "models.example.com,*.{namespace}.example.com",
+    ]
+
+
+def test_what_the_chart_says_of_gateways_is_what_the_operator_reads(render: Render, tmp_path: Path) -> None:
+    manifests = render(gateway=GATEWAY)
+    [config] = of_kind(manifests, "ConfigMap")
+    (tmp_path / "runtimes.json").write_text(config["data"]["runtimes.json"])
+    given = {"ROLLWAY_NAMESPACE": "rollway-system", "ROLLWAY_RUNTIMES_FILE": str(tmp_path / "runtimes.json")}
+    platform = Settings.from_environment(environment(manifests) | given).platform
+    assert platform.http_gateway == GatewayRef("traefik", "models", "websecure")
+    assert platform.grpc_gateway == GatewayRef("edge", "models-grpc")
+    assert platform.gateway_url == "https://models.example.com"
+    assert platform.permitted_hosts == ("*.{namespace}.example.com", "models.example.com")
+    assert platform.gateway_namespaces == ("edge", "traefik")
+    assert {name: runtime.batching for name, runtime in platform.runtimes.items()} == {
+        "mlserver": True,
+        "seldon": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("gateway", "listed", "namespaces"),
+    [
+        (GATEWAY, [], "traefik,edge"),
+        ({"http": GATEWAY["http"], "grpc": GATEWAY["http"]}, [], "traefik"),
+        ({"grpc": GATEWAY["grpc"]}, [], "edge"),
+        (GATEWAY, ["envoy-gateway-system"], "envoy-gateway-system"),
+    ],
+)
+def test_pods_of_the_gateways_namespaces_reach_models_unless_others_are_named(
+    render: Render, gateway: dict[str, Any], listed: list[str], namespaces: str
+) -> None:
+    settings = environment(render(gateway=gateway, networkPolicy={"gatewayNamespaces": listed}))
+    assert settings["ROLLWAY_GATEWAY_NAMESPACES"] == namespaces
 
 
 def test_the_operator_pod_satisfies_the_restricted_pod_security_standard(render: Render) -> None:
@@ -337,6 +415,17 @@ def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb:
         ({"modelTolerations": ["spot"]}, "at '/modelTolerations/0': got string, want object"),
         ({"modelTolerations": [{"key": "no key"}]}, "at '/modelTolerations/0/key'"),
         ({"networkPolicy": {"gatewayNamespaces": "traefik"}}, "at '/networkPolicy/gatewayNamespaces'"),
+        ({"gateway": {"http": {"name": "models"}}}, "at '/gateway/http'"),
+        ({"gateway": {"grpc": {"namespace": "traefik"}}}, "at '/gateway/grpc'"),
+        ({"gateway": {"http": {"sectionName": "web"}}}, "at '/gateway/http'"),
+        ({"gateway": {"http": None}}, "at '/gateway': missing property 'http'"),
+        ({"gateway": {**GATEWAY, "url": "models.example.com"}}, "at '/gateway/url'"),
+        ({"gateway": {**GATEWAY, "url": "https://models?a=b"}}, "at '/gateway/url'"),
+        ({"gateway": {"url": "https://models.example.com"}}, "at '/gateway/http'"),
+        ({"gateway": {"permittedHosts": ["models.example.com"]}}, "at '/gateway/http'"),
+        ({"gateway": {**GATEWAY, "permittedHosts": ["a.*.example.com"]}}, "at '/gateway/permittedHosts/0'"),
+        ({"gateway": {**GATEWAY, "permittedHosts": ["*"]}}, "at '/gateway/permittedHosts/0'"),
+        ({"runtimes": {"mlserver": {"batching": "yes"}}}, "at '/runtimes/mlserver/batching'"),
         ({"registryCABundles": ["*"]}, "at '/registryCABundles/0'"),
         ({"logLevel": "info"}, "value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
         ({"resyncSeconds": "20"}, "at '/resyncSeconds': got string, want integer"),
@@ -384,6 +473,23 @@ def test_the_notes_show_a_registry_and_a_model_in_a_namespace_that_is_served(hel
     registry, model = (yaml.safe_load(block.partition("EOF")[0]) for block in notes.split("<<EOF\n")[1:])
     assert registry["kind"] == "ModelRegistry"
     assert (model["kind"], model["metadata"]["namespace"]) == ("ModelDeployment", "team-a")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "told"),
+    [
+        ({}, "since no Gateway is named"),
+        ({"http": GATEWAY["http"]}, "the Gateway traefik/models at /seldon/<namespace>/<name>"),
+        (GATEWAY, "at https://models.example.com/seldon/<namespace>/<name>"),
+        (GATEWAY, "the Gateway edge/models-grpc with the metadata"),
+    ],
+)
+def test_the_notes_say_how_models_are_reached(helm: Helm, gateway: dict[str, Any], told: str) -> None:
+    values = {"gateway": gateway}
+    notes = helm.run("install", "rollway", str(CHART), "--dry-run=client", values=values).partition("NOTES:")[
+        2
+    ]
+    assert told in notes
 
 
 def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, object]]:

@@ -81,6 +81,11 @@ def test_quantities_are_compared_by_what_they_mean(desired: Any, live: Any) -> N
     assert differs(wanted, found) is None
 
 
+def test_what_an_autoscaler_goes_by_is_a_quantity() -> None:
+    wanted, found = ({"metadata": {}, "target": {"averageValue": value}} for value in ("1024Mi", "1Gi"))
+    assert differs(wanted, found) is None
+
+
 @pytest.mark.parametrize(("desired", "live"), [("1Gi", "1G"), ("500m", "501m"), ("1", "1m"), ("1", "many")])
 def test_different_quantities_are_a_difference(desired: Any, live: Any) -> None:
     wanted = {"metadata": {}, "spec": {"limits": {"cpu": desired}}}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rollway_operator.domain import Platform, Runtime
+from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
 from rollway_operator.settings import Settings
 
@@ -60,6 +60,7 @@ def test_what_a_runtime_may_add_is_read_as_it_stands(environment: dict[str, str]
         "preStopSeconds": 10,
         "imagePullSecrets": ["mirror"],
         "limits": {"maxBodyBytes": 2048, "headerSeconds": 2.5},
+        "batching": True,
     }
     Path(environment["ROLLWAY_RUNTIMES_FILE"]).write_text(json.dumps({"mlserver": MLSERVER | added}))
     runtime = Settings.from_environment(environment).runtimes["mlserver"]
@@ -67,6 +68,7 @@ def test_what_a_runtime_may_add_is_read_as_it_stands(environment: dict[str, str]
     assert runtime.pre_stop_seconds == 10
     assert runtime.image_pull_secrets == ("mirror",)
     assert runtime.limits == {"maxBodyBytes": 2048, "headerSeconds": 2.5}
+    assert runtime.batching
 
 
 def test_the_platform_is_what_every_pass_needs(environment: dict[str, str]) -> None:
@@ -74,6 +76,10 @@ def test_the_platform_is_what_every_pass_needs(environment: dict[str, str]) -> N
         "ROLLWAY_PROMETHEUS_NAMESPACES": "monitoring",
         "ROLLWAY_GATEWAY_NAMESPACES": "traefik,istio-system",
         "ROLLWAY_TOLERATION_KEYS": "nvidia.com/gpu",
+        "ROLLWAY_GATEWAY_HTTP": "traefik/models/websecure",
+        "ROLLWAY_GATEWAY_GRPC": "traefik/models.grpc",
+        "ROLLWAY_GATEWAY_URL": "https://models.example.com/",
+        "ROLLWAY_PERMITTED_HOSTS": "models.example.com, *.{namespace}.example.com",
     }
     settings = Settings.from_environment(environment | lists)
     assert settings.platform == Platform(
@@ -83,7 +89,25 @@ def test_the_platform_is_what_every_pass_needs(environment: dict[str, str]) -> N
         prometheus_namespaces=("monitoring",),
         gateway_namespaces=("istio-system", "traefik"),
         toleration_keys=("nvidia.com/gpu",),
+        http_gateway=GatewayRef("traefik", "models", "websecure"),
+        grpc_gateway=GatewayRef("traefik", "models.grpc"),
+        gateway_url="https://models.example.com",
+        permitted_hosts=("*.{namespace}.example.com", "models.example.com"),
     )
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://models", "https://models.example.com:8443/inference", "http://10.0.0.1:80", "http://[::1]"],
+)
+def test_the_gateways_url_is_kept_as_it_stands(environment: dict[str, str], url: str) -> None:
+    assert Settings.from_environment(environment | {"ROLLWAY_GATEWAY_URL": url}).gateway_url == url
+
+
+def test_what_the_chart_leaves_empty_is_no_gateway(environment: dict[str, str]) -> None:
+    names = ("GATEWAY_HTTP", "GATEWAY_GRPC", "GATEWAY_URL", "PERMITTED_HOSTS")
+    platform = Settings.from_environment(environment | {f"ROLLWAY_{name}": "" for name in names}).platform
+    assert platform == Platform(platform.runtimes, namespace="rollway-system")
 
 
 def test_namespaces_are_a_list_with_commas(environment: dict[str, str]) -> None:
@@ -110,6 +134,20 @@ def test_an_empty_variable_counts_as_absent(environment: dict[str, str]) -> None
         ("ROLLWAY_RESYNC_SECONDS", "0", "use whole seconds from 1 to 3600"),
         ("ROLLWAY_RESYNC_SECONDS", "1.5", "use whole seconds from 1 to 3600"),
         ("ROLLWAY_LOG_LEVEL", "LOUD", "use DEBUG, INFO, WARNING or ERROR"),
+        ("ROLLWAY_GATEWAY_HTTP", "models", "use namespace/name or namespace/name/section of a Gateway"),
+        ("ROLLWAY_GATEWAY_HTTP", "a/b/c/d", "use namespace/name"),
+        ("ROLLWAY_GATEWAY_GRPC", "team.a/models", "use namespace/name"),
+        ("ROLLWAY_GATEWAY_GRPC", "Traefik/models", "use namespace/name"),
+        ("ROLLWAY_GATEWAY_URL", "models.example.com", "use http:// or https:// with a host"),
+        ("ROLLWAY_GATEWAY_URL", "ftp://models.example.com", "use http:// or https:// with a host"),
+        ("ROLLWAY_GATEWAY_URL", "https://", "use http:// or https:// with a host"),
+        ("ROLLWAY_GATEWAY_URL", "https://user@models", "such as https://models.example.com"),
+        ("ROLLWAY_GATEWAY_URL", "https://models?a=b", "such as https://models.example.com"),
+        ("ROLLWAY_PERMITTED_HOSTS", "models.*.example.com", "such as *.{namespace}.example.com"),
+        ("ROLLWAY_PERMITTED_HOSTS", "*", "with '*' as the whole first label"),
+        ("ROLLWAY_PERMITTED_HOSTS", "a.example.com,*a.example.com", "has '*a.example.com'"),
+        ("ROLLWAY_PERMITTED_HOSTS", "{name}.example.com", "{namespace} for the model's own"),
+        ("ROLLWAY_PERMITTED_HOSTS", "Models.example.com", "in lower case"),
         ("ROLLWAY_RUNTIMES_FILE", "/nowhere/runtimes.json", "mount the chart's ConfigMap"),
     ],
 )
@@ -134,6 +172,7 @@ def test_a_wrong_variable_is_named_with_its_fix(
         ({"mlserver": MLSERVER | {"preStopSeconds": -1}}, "mlserver.preStopSeconds"),
         ({"mlserver": MLSERVER | {"limits": {"maxBodyBytes": 1}}}, "mlserver.limits.maxBodyBytes"),
         ({"mlserver": MLSERVER | {"limits": {"maxBody": 2048}}}, "mlserver.limits.maxBody"),
+        ({"mlserver": MLSERVER | {"batching": "often"}}, "mlserver.batching"),
         ({"mlserver": {key: value for key, value in MLSERVER.items() if key != "ports"}}, "mlserver.ports"),
     ],
 )
