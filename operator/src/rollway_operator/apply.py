@@ -93,7 +93,7 @@ def _with_refusal(status: Mapping[str, Any], deployment: Object) -> Mapping[str,
             others = [condition for condition in status["conditions"] if condition["type"] != "Stalled"]
             kept = {**refusal, "observedGeneration": status["observedGeneration"]}
             shown = {"phase": before["phase"], "message": before["message"]}
-            return {**status, **shown, "conditions": [*others, kept]}
+            return {**status, **shown, "conditions": [kept, *others]}
     return status
 
 

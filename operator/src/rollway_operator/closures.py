@@ -23,8 +23,8 @@ Fates = Mapping[str, StoredRevision]
 
 _MESSAGE_LENGTH: Final = 1024
 
-_NOT_REJECTING: Final = frozenset({"ProgressDeadlineExceeded"})
-"""Ends of a rollout that may be the fault of a slow machine."""
+_NOT_REJECTING: Final = frozenset({"ProgressDeadlineExceeded", "DeadlineExceeded"})
+"""Ends of a rollout that may be the fault of a slow machine, or of callers who sent too little."""
 
 
 def believed(status: ModelDeploymentStatus, revisions: Iterable[StoredRevision]) -> dict[str, StoredRevision]:
@@ -41,7 +41,7 @@ def believed(status: ModelDeploymentStatus, revisions: Iterable[StoredRevision])
 
 
 def _as_told(revision: StoredRevision, told: ClosedStatus) -> StoredRevision:
-    closing = Closing(told.since, told.rejected, told.instead, told.under)
+    closing = Closing(told.since, told.rejected, told.instead, told.under, told.weight)
     return replace(revision, outcome=told.reason, outcome_message=told.message, closing=closing)
 
 
@@ -73,14 +73,16 @@ def closed(
     *,
     target: StoredRevision | None,
     instead: str | None = None,
+    weight: int | None = None,
 ) -> StoredRevision:
-    """Close a revision; a model's fault rejects its version, too."""
+    """Close a revision that had so much traffic; a model's fault rejects its version, too."""
     fault = replace(revision, outcome=reason)
     closing = Closing(
         since=now.replace(microsecond=0),
         rejected=not fault.closed_by_person and reason not in _NOT_REJECTING,
         instead=instead,
         under=(target or revision).key,
+        weight=weight,
     )
     return replace(fault, outcome_message=message[:_MESSAGE_LENGTH], closing=closing)
 
@@ -163,6 +165,7 @@ def closed_status(revision: StoredRevision | None, *, acknowledged: bool) -> dic
         "rejected": closing.rejected,
         "instead": closing.instead,
         "under": closing.under,
+        "weight": closing.weight,
         "acknowledged": True if acknowledged else None,
     }
     return {key: value for key, value in told.items() if value is not None}

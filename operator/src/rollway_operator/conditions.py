@@ -8,6 +8,7 @@ from typing import Any
 from rollway_operator.api.v1alpha1 import Condition, ModelDeployment
 from rollway_operator.domain import (
     Action,
+    Awaited,
     Decision,
     Failure,
     Fault,
@@ -54,6 +55,12 @@ class Outlook:
     """The target waits for a person's `promote`."""
     paused: str | None
     """Why nothing starts or takes over; None while nothing holds."""
+    replicas: int = 1
+    """How many pods stable shall have."""
+    routes: Fact | None = None
+    """Whether the Gateways have the model's routes; None where there is no Gateway."""
+    retold: bool = False
+    """The numbers that status has of the canary stay, also in messages: newer ones were due only later."""
 
     @property
     def acknowledged(self) -> bool:
@@ -68,7 +75,7 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
     deployment, resolution, observed = outlook.deployment, outlook.resolution, outlook.observed
     decision, roles, obstacle = outlook.decision, outlook.roles, outlook.obstacle
     stable, candidate = roles.stable, roles.candidate
-    wanted = observed.count(stable.revision.name if stable else None, deployment.spec.predictor.replicas)
+    wanted = outlook.replicas
     ready = stable.ready if stable else 0
     pods = f"{ready} of {wanted} pods ready"
     serving = f"v{stable.revision.version}: {pods}" if stable else "no version serves yet"
@@ -78,7 +85,7 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
         shortage = Failure("ServiceMissing", "the Service is being made", Fault.NOBODY)
     closed = _shown(outlook)
     paused = _paused(outlook)
-    rolling = candidate is not None and not outlook.paused
+    rolling = candidate is not None and not outlook.paused and not _waits_for_a_person_or_proof(decision)
     below = stable is not None and not rolling and (ready < wanted or not reachable)
     facts: dict[str, Fact] = {
         "ModelResolved": (resolution.version is not None, resolution.reason, resolution.message),
@@ -93,15 +100,18 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
         "Reconciling": (False, "", ""),
         "Stalled": (False, "", ""),
     }
+    if outlook.routes:
+        facts["RoutesReady"] = outlook.routes
     if obstacle:
         facts["Stalled"] = (True, obstacle.reason, obstacle.message)
     elif closed:
-        facts["Stalled"] = (True, str(closed.outcome), closed.outcome_message)
+        facts["Stalled"] = _why_closed(closed)
     if rolling or decision.action is Action.CANCEL:
         facts["Reconciling"] = (True, decision.reason, decision.message)
         # Where the server already runs, its own time counts: rollout.candidate_stuck ends it.
         loading = candidate is not None and any(pod.server_since for pod in candidate.pods)
-        if not loading and overdue(deployment, _waits_since(outlook), observed.now):
+        since = outlook.roles.progress.waiting_since
+        if since and not loading and overdue(deployment, since, observed.now):
             facts["Stalled"] = (True, "ProgressDeadlineExceeded", decision.message)
     elif below:
         reason, message = _words(False, serving, shortage)
@@ -113,7 +123,16 @@ def tell(outlook: Outlook) -> dict[str, Fact]:
         unresolved = resolution.version is None
         why = (resolution.reason, resolution.message) if unresolved else (decision.reason, decision.message)
         facts["Reconciling"] = (True, *why)
-    return facts
+    return {type_: _steady(outlook, type_, fact) for type_, fact in facts.items()}
+
+
+def _steady(outlook: Outlook, type_: str, fact: Fact) -> Fact:
+    """Keep the words of a condition in which nothing but the canary's numbers changed."""
+    holds, reason, _ = fact
+    before = outlook.deployment.status.condition(type_)
+    if not outlook.retold or type_ not in ("Paused", "Reconciling") or not holds or before is None:
+        return fact
+    return (holds, reason, before.message) if before.reason == reason and before.status == "True" else fact
 
 
 def _shown(outlook: Outlook) -> StoredRevision | None:
@@ -125,7 +144,7 @@ def _shown(outlook: Outlook) -> StoredRevision | None:
 
 
 def _paused(outlook: Outlook) -> Fact:
-    metadata, target = outlook.deployment.metadata, outlook.target
+    target = outlook.target
     if outlook.standing.rebuilt:
         return (True, "StateRebuilt", f"{outlook.standing.rebuilt}; then annotate {GROUP}/resume")
     if outlook.deployment.spec.paused:
@@ -133,12 +152,41 @@ def _paused(outlook: Outlook) -> Fact:
     if outlook.paused:
         return (True, "PausedByVerb", f"nothing starts or takes over until {GROUP}/resume")
     if outlook.awaits and target:
-        command = (
-            f"kubectl annotate mdep {metadata.name} --namespace {metadata.namespace} --overwrite "
-            f"{GROUP}/promote={target.name}"
-        )
+        command = _command(outlook, "promote", target)
         return (True, "AwaitingPromote", f"v{target.version} waits for a person: {command}")
+    decision, candidate = outlook.decision, outlook.roles.candidate
+    if candidate and _waits_for_a_person_or_proof(decision):
+        reason = "RollbackHeld" if outlook.roles.progress.held else decision.reason
+        ask = "" if decision.awaited is Awaited.EVIDENCE else _choices(outlook, candidate.revision)
+        return (True, reason, f"{decision.message}{ask}")
     return (False, "", "")
+
+
+def _waits_for_a_person_or_proof(decision: Decision) -> bool:
+    return decision.action is Action.HOLD and decision.awaited in (Awaited.PERSON, Awaited.EVIDENCE)
+
+
+def _choices(outlook: Outlook, candidate: StoredRevision) -> str:
+    promote = _command(outlook, "promote", candidate)
+    if outlook.roles.progress.held:
+        return f"; end it: {_command(outlook, 'abort', candidate)}; or let it go on: {promote}"
+    return f": {promote}"
+
+
+def _command(outlook: Outlook, verb: str, revision: StoredRevision) -> str:
+    metadata = outlook.deployment.metadata
+    return (
+        f"kubectl annotate mdep {metadata.name} --namespace {metadata.namespace} --overwrite "
+        f"{GROUP}/{verb}={revision.name}"
+    )
+
+
+def _why_closed(closed: StoredRevision) -> Fact:
+    """Say why a revision was closed; one that had traffic was rolled back."""
+    weight = closed.closing.weight if closed.closing else None
+    if weight is None or closed.closed_by_person:
+        return (True, str(closed.outcome), closed.outcome_message)
+    return (True, "RolledBack", f"{closed.outcome_message} ({closed.outcome}); rolled back from {weight} %")
 
 
 def _environment(roles: Roles) -> Fact:
@@ -148,15 +196,6 @@ def _environment(roles: Roles) -> Fact:
         if told:
             return (True, "RequirementsDiffer", f"v{track.revision.version}: {told}")
     return (False, "", "")
-
-
-def _waits_since(outlook: Outlook) -> datetime:
-    """Say since when the rollout waits for pods: a pause before it does not count."""
-    before = outlook.deployment.status.condition("Reconciling")
-    began = before.last_transition_time if before else outlook.observed.now
-    canary = outlook.deployment.status.canary
-    started = canary.started_at if canary and canary.started_at else outlook.since
-    return max(outlook.since, began, started)
 
 
 def _words(enough: bool, serving: str, shortage: Failure | None) -> tuple[str, str]:
@@ -217,7 +256,10 @@ def merge(
     """Give the whole list of conditions: a status that did not change keeps its lastTransitionTime."""
     before = {condition.type: condition for condition in previous}
     merged = []
-    for type_, (holds, reason, message) in sorted(facts.items()):
+    # Of Reconciling and Stalled kstatus believes the one that it finds first.
+    for type_, (holds, reason, message) in sorted(
+        facts.items(), key=lambda fact: (fact[0] != "Stalled", fact[0])
+    ):
         if type_ in ABNORMAL and not holds:
             continue
         old = before.get(type_)

@@ -10,6 +10,7 @@ import binascii
 import logging
 import random
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -25,8 +26,10 @@ from rollway_operator.errors import (
     NotLeaderError,
     TemporaryError,
 )
+from rollway_operator.evidence import Evidence
 from rollway_operator.health import Health
 from rollway_operator.labels import GROUP
+from rollway_operator.metrics_source import PodMetrics
 from rollway_operator.observe import Observer, now, versions
 from rollway_operator.queue import WorkQueue
 from rollway_operator.reconcile import Context, Look, look_again, reconcile
@@ -56,7 +59,9 @@ class Controller:
         self._settings = settings
         self._health = health
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
-        self._context = Context(cluster, Observer(cluster), self._resolver, settings.platform)
+        self._observer = Observer(cluster, settings.platform.gateways)
+        self._evidence = Evidence(PodMetrics())
+        self._context = Context(cluster, self._observer, self._resolver, settings.platform, self._evidence)
         self._deployments = WorkQueue(self._deployment_pass, _WORKERS)
         self._registries = WorkQueue(self._registry_pass, 2)
         self._seen: dict[Key, Mapping[str, Any]] = {}
@@ -74,6 +79,8 @@ class Controller:
             self._health.hindered = "the CustomResourceDefinitions are missing"
             await asyncio.sleep(_CRD_RETRY_SECONDS)
         self._health.hindered = ""
+        with suppress(ClusterError):  # a resync finds it out later
+            await self._observer.discover()
         self._deployments.start()
         self._registries.start()
         self._resyncing = asyncio.create_task(self._resync_for_ever(), name="resync")
@@ -86,7 +93,7 @@ class Controller:
             self._resyncing.cancel()
             await asyncio.gather(self._resyncing, return_exceptions=True)
         await asyncio.gather(self._deployments.stop(), self._registries.stop())
-        await self._resolver.aclose()
+        await asyncio.gather(self._resolver.aclose(), self._evidence.aclose())
         _logger.info("stopped")
 
     # ---------------------------------------------------------------------------------------------------------- events
@@ -136,6 +143,7 @@ class Controller:
             store.pop(key, None)
         for names in (self._news, self._under_way):
             names.discard(key)
+        self._evidence.forget(key)
         self._deployments.forget(key)
 
     # ---------------------------------------------------------------------------------------------------------- passes
@@ -224,7 +232,8 @@ class Controller:
         self._known_registries = {body["metadata"]["name"]: body for body in registries}
         for name in self._known_registries:
             self._registries.add(name)
-        versions_of = await versions(self._cluster, places)
+        await self._observer.discover()
+        versions_of = await versions(self._cluster, places, self._observer.children)
         known, present = set(self._seen), set[Key]()
         # Listed after the children: whose were listed is known then, if it is not gone.
         async for page in self._cluster.pages("ModelDeployment", namespaces=places):

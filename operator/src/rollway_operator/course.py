@@ -64,8 +64,22 @@ def scene(
         target=target,
         spec_paused=bool(deployment.spec.paused),
         awaits=target is not None and _awaits(deployment, standing, target),
+        steps=canary is not None
+        and status.canary is not None
+        and (status.canary.weight_set_at is not None or status.canary.held is not None)
+        and has_steps(deployment, _stable(deployment, fates)),
         now=now,
     )
+
+
+def has_steps(deployment: ModelDeployment, stable: StoredRevision | None) -> bool:
+    """Say whether a candidate comes to its promotion by steps or a preview, and not by its gates alone.
+
+    There must be something to compare it with, and what a person goes back to (undo) takes over at once.
+    """
+    strategy = deployment.spec.strategy
+    by_gates = strategy is not None and bool(strategy.rolling_update or strategy.recreate)
+    return stable is not None and not by_gates and not stable.closed_by_person
 
 
 def _awaits(deployment: ModelDeployment, standing: Standing, target: StoredRevision) -> bool:

@@ -15,6 +15,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from rollway_operator.analysis import Window
+
 Object = Mapping[str, Any]
 """A Kubernetes object as the API server's JSON has it."""
 
@@ -106,6 +108,17 @@ class Runtime:
     """Secrets of the ModelDeployment's namespace."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """What the server refuses beyond, as it stands in settings.json; what is left out has the server's default."""
+    batching: bool = False
+    """Whether the server can put requests that arrive together into one prediction."""
+
+
+@dataclass(frozen=True)
+class GatewayRef:
+    """A Gateway that models are reached through: all of its listeners, or the one that `section` names."""
+
+    namespace: str
+    name: str
+    section: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,24 @@ class Platform:
     gateway_namespaces: tuple[str, ...] = ()
     toleration_keys: tuple[str, ...] = ()
     """Keys of taints that models may tolerate."""
+    http_gateway: GatewayRef | None = None
+    """Where REST comes in; None leaves weights to the counts of pods."""
+    grpc_gateway: GatewayRef | None = None
+    gateway_url: str | None = None
+    """What the addresses in status begin with, without a slash at the end."""
+    permitted_hosts: tuple[str, ...] = ()
+    """Patterns of the host names that models may ask for; `{namespace}` stands for the model's own."""
+
+    @property
+    def gateways(self) -> Mapping[str, GatewayRef]:
+        """The Gateways by the kind of route that leads to a model there; empty leaves weights to counts of pods."""
+        named = {"HTTPRoute": self.http_gateway, "GRPCRoute": self.grpc_gateway}
+        return {kind: gateway for kind, gateway in named.items() if gateway}
+
+    @property
+    def has_gateway(self) -> bool:
+        """Whether a Gateway splits the traffic."""
+        return bool(self.gateways)
 
 
 class Fault(StrEnum):
@@ -151,6 +182,13 @@ class Pod:
     restarts: int = 0
     """Restarts of the server container."""
     oom_killed: bool = False
+    crashed_at: datetime | None = None
+    """When the server container ended last."""
+    unready_since: datetime | None = None
+    """Since when its kubelet calls it unready although it had been ready; None where it is, or never was."""
+    address: str | None = None
+    """Its IP address, once it has one."""
+    uid: str = ""
     digest: str | None = None
     """What `fetch` computed over the artifacts in this pod; None until it has."""
     input_example: bool | None = None
@@ -183,6 +221,8 @@ class Closing:
     """The revision that a person went back to; None leaves that to stable."""
     under: str | None = None
     """The key of what the registry named then: when it names something else, what is not rejected opens."""
+    weight: int | None = None
+    """Percent of the traffic that it had; None where it never had any."""
 
 
 @dataclass(frozen=True)
@@ -248,8 +288,22 @@ class Standing:
     """A person has seen why the target is closed."""
     rebuilt: str | None = None
     """Why a person must look at what was rebuilt before anything goes on."""
+    leaves: bool = False
+    """A person says in this pass that the candidate leaves its step, or what holds it."""
+    skips: bool = False
+    """A person says in this pass that the candidate goes to the end of its steps."""
     handled: Mapping[str, str] = field(default_factory=dict)
     """The last value of each verb that was handled."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the candidate's signature compares with stable's."""
+
+    problem: str | None = None
+    """What a client of stable's could not do with the candidate; None where it can do all."""
+    unknown: str | None = None
+    """Why it is not known yet; None where it is."""
 
 
 Versions = Set[tuple[str, str]]
@@ -271,6 +325,12 @@ class Observed:
     """The revisions whose Deployment is the target of an autoscaler."""
     golden: str | None = None
     """The text under golden.json in the ConfigMap that the smoke test names; None where there is none."""
+    served: Set[str] = frozenset()
+    """The kinds that the API server knows beyond Kubernetes' own, such as HTTPRoute."""
+    evidence: Window | None = None
+    """What was read of stable's and the candidate's pods since the candidate has traffic."""
+    compared: Comparison | None = None
+    """How the candidate's signature compares with stable's; None where nothing is to be compared yet."""
     versions: Versions = frozenset()
     """Which versions of the objects this was read from: while they are the same, so is all but time and golden data."""
 
@@ -324,10 +384,58 @@ class Action(StrEnum):
     HOLD = "Hold"
     START = "Start"
     EXPAND = "Expand"
+    ADVANCE = "Advance"
+    """Give it its next weight, or begin the promotion."""
     PROMOTE = "Promote"
     ABORT = "Abort"
     CANCEL = "Cancel"
     """Drop the candidate because the target moved; nothing is closed."""
+
+
+class Awaited(StrEnum):
+    """What a decision that holds waits for."""
+
+    PODS = "Pods"
+    TIME = "Time"
+    EVIDENCE = "Evidence"
+    PERSON = "Person"
+
+
+@dataclass(frozen=True)
+class Held:
+    """Why a candidate that failed waits for a person instead of being aborted."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a candidate has come on the way that its strategy lays down."""
+
+    weight: int = 0
+    """Percent of the traffic that it shall have."""
+    index: int = 0
+    """The entry of the canary's steps that is carried out."""
+    steps: str = ""
+    """Which steps the index speaks of."""
+    set_at: datetime | None = None
+    """When the weight was decided; None before the first step."""
+    started_at: datetime | None = None
+    """When the weight came in force, or the preview began; None until then."""
+    traffic_since: datetime | None = None
+    """When the first weight above 0 was decided."""
+    stable_replicas: int | None = None
+    """Stable's count then."""
+    leaving: bool = False
+    """The step is over; pods for the next one are awaited."""
+    promoting: str | None = None
+    """Why it takes over, once the full count of pods is ready; None while it does not."""
+    held: Held | None = None
+    overruled_at: datetime | None = None
+    """When a person let it go on although it had failed."""
+    waiting_since: datetime | None = None
+    """Since when pods are awaited."""
 
 
 @dataclass(frozen=True)
@@ -337,6 +445,10 @@ class Decision:
     action: Action
     reason: str
     message: str
+    awaited: Awaited = Awaited.PODS
+    """What it waits for, where it holds."""
+    progress: Progress | None = None
+    """How far the candidate has come with this decision; None leaves that as it was."""
 
 
 @dataclass(frozen=True)
@@ -346,6 +458,8 @@ class Roles:
     stable: Track | None
     candidate: Track | None
     others: tuple[StoredRevision, ...]
+    progress: Progress = field(default_factory=Progress)
+    """The candidate's."""
 
     @property
     def in_role(self) -> tuple[Track, ...]:

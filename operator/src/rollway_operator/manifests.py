@@ -82,6 +82,11 @@ def inputs(
             toleration.model_dump(mode="json", by_alias=True, exclude_none=True)
             for toleration in spec.predictor.tolerations
         ],
+        "batching": spec.predictor.batching
+        and {
+            "maxBatchSize": spec.predictor.batching.max_batch_size,
+            "maxLatencySeconds": _as_stored(seconds(spec.predictor.batching.max_latency)),
+        },
         "environmentPolicy": spec.predictor.environment_policy,
         "smokeTest": test and test.source,
         "smokeTestMaxLatency": test and test.max_latency,
@@ -165,6 +170,8 @@ def new_revision(
     }
     if runtime.limits:
         settings["limits"] = dict(runtime.limits)
+    if "batching" in chosen:
+        settings["batching"] = chosen["batching"]
     return StoredRevision(
         name=name,
         number=max((revision.number for revision in existing), default=0) + 1,
@@ -360,9 +367,10 @@ def _restricted() -> Json:
 # --------------------------------------------------------------------------------------------------- objects
 
 
-def _metadata(
+def metadata_of(
     deployment: ModelDeployment, name: str, revision: str | None = None, role: str | None = None
 ) -> Json:
+    """Give a child its name, our labels, and its ModelDeployment as the owner."""
     return {
         "name": name,
         "namespace": deployment.metadata.namespace,
@@ -396,7 +404,7 @@ def controller_revision(deployment: ModelDeployment, revision: StoredRevision) -
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
-        "metadata": _metadata(deployment, revision.name, revision.name) | {"annotations": told},
+        "metadata": metadata_of(deployment, revision.name, revision.name) | {"annotations": told},
         "revision": revision.number,
         "data": {
             "inputs": dict(revision.inputs),
@@ -413,6 +421,7 @@ def closing_text(closing: Closing) -> str:
         "rejected": closing.rejected,
         "instead": closing.instead,
         "under": closing.under,
+        "weight": closing.weight,
     }
     return json.dumps({key: value for key, value in told.items() if value is not None}, sort_keys=True)
 
@@ -427,6 +436,7 @@ def closing_of(text: str) -> Closing:
             rejected=told.get("rejected") is not False,
             instead=_text(told.get("instead")),
             under=_text(told.get("under")),
+            weight=weight if isinstance(weight := told.get("weight"), int) else None,
         )
     except (ValueError, TypeError, AttributeError, RecursionError):
         return Closing()
@@ -442,7 +452,7 @@ def config_map(deployment: ModelDeployment, revision: StoredRevision) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(deployment, revision.name, revision.name),
+        "metadata": metadata_of(deployment, revision.name, revision.name),
         "data": {
             "digest": revision.digest or "",
             "settings.json": json.dumps(dict(revision.settings), sort_keys=True, indent=1),
@@ -456,7 +466,7 @@ def workload(deployment: ModelDeployment, revision: StoredRevision, role: str) -
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(deployment, revision.name, revision.name, role),
+        "metadata": metadata_of(deployment, revision.name, revision.name, role),
         "spec": {
             "selector": {"matchLabels": labels.selector(deployment.metadata.name, revision.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -474,7 +484,7 @@ def network_policy(
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": _metadata(deployment, name),
+        "metadata": metadata_of(deployment, name),
         "spec": {
             "podSelector": {"matchLabels": labels.selector(name)},
             "policyTypes": ["Ingress", "Egress"],
@@ -493,7 +503,7 @@ def service(deployment: ModelDeployment, name: str, revision: StoredRevision) ->
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": _metadata(deployment, name, own),
+        "metadata": metadata_of(deployment, name, own),
         "spec": {
             "selector": labels.selector(deployment.metadata.name, revision.name),
             "ports": [

@@ -15,12 +15,24 @@ from typing import Any, Final
 
 from rollway_operator import labels
 from rollway_operator.api.v1alpha1 import ModelDeployment
-from rollway_operator.cluster import Cluster, controller_of, is_controlled
+from rollway_operator.cluster import Cluster, controller_of, is_controlled, plural
 from rollway_operator.domain import PROMOTED, Failure, Fault, Object, Observed, Pod, StoredRevision, Versions
 from rollway_operator.manifests import GOLDEN_KEY, closing_of
 from rollway_operator.obstacles import golden_name
 
-CHILDREN: Final = ("ControllerRevision", "Deployment", "Service", "ConfigMap", "NetworkPolicy")
+CHILDREN: Final = (
+    "ControllerRevision",
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "HorizontalPodAutoscaler",
+)
+ROUTES: Final = ("HTTPRoute", "GRPCRoute")
+"""Kinds that a cluster may lack, and that only a configured Gateway needs."""
+
+GATEWAY_API: Final = ("gateway.networking.k8s.io", "v1")
 
 _TOGETHER: Final = 50
 """How many ModelDeployments are read at once: their names must fit into an address."""
@@ -57,11 +69,25 @@ class Observer:
     What answers was read after it was asked for: who comes while a read is under way has a part in the next.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
-        """Read from one cluster."""
+    def __init__(self, cluster: Cluster, routes: Iterable[str] = ()) -> None:
+        """Read from one cluster; `routes` are the kinds of routes that the administrator's Gateways want."""
         self._cluster = cluster
+        self._routes = frozenset(routes)
+        self.served: Set[str] = frozenset()
+        """Those of them that the API server knows."""
         self._waiting: dict[str, list[tuple[Object, asyncio.Future[Observed]]]] = defaultdict(list)
         self._reading: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        """The kinds that belong to a ModelDeployment here."""
+        return (*CHILDREN, *(kind for kind in ROUTES if kind in self.served))
+
+    async def discover(self) -> None:
+        """Find out which routes the API server knows: the Gateway API may be installed later."""
+        if self._routes:
+            known = await self._cluster.served(*GATEWAY_API)
+            self.served = frozenset(kind for kind in self._routes if plural(kind) in known)
 
     async def observe(self, deployment: Object) -> Observed:
         """Read the children and the pods of one ModelDeployment."""
@@ -81,7 +107,8 @@ class Observer:
     async def _answer(self, namespace: str, asked: Iterable[tuple[Object, asyncio.Future[Observed]]]) -> None:
         waiting = [(deployment, answer) for deployment, answer in asked if not answer.done()]
         try:
-            found = await _read(self._cluster, namespace, [deployment for deployment, _ in waiting])
+            deployments = [deployment for deployment, _ in waiting]
+            found = await _read(self._cluster, namespace, deployments, self.children, self.served)
         except Exception as error:  # noqa: BLE001 - told to each who asked
             for _, answer in waiting:
                 _settle(answer, error)
@@ -103,13 +130,13 @@ def _settle(answer: asyncio.Future[Observed], said: Observed | Exception) -> Non
 
 
 async def _read(
-    cluster: Cluster, namespace: str, deployments: Iterable[Object]
+    cluster: Cluster, namespace: str, deployments: Iterable[Object], kinds: Iterable[str], served: Set[str]
 ) -> Callable[[Object], Observed]:
     """Read what belongs to some ModelDeployments of a namespace, one list a kind; the answer tells each its own."""
     names = tuple(sorted({deployment["metadata"]["name"] for deployment in deployments}))
     selector = {labels.MODEL_DEPLOYMENT: names}
     *lists, pods = await asyncio.gather(
-        *(cluster.list(kind, namespaces=(namespace,), selector=selector) for kind in (*CHILDREN, "Pod"))
+        *(cluster.list(kind, namespaces=(namespace,), selector=selector) for kind in (*kinds, "Pod"))
     )
     children = [child for found in lists for child in found]
     suspects = [child for child in children if _counted_by_another(child)]
@@ -125,7 +152,7 @@ async def _read(
     def of(deployment: Object) -> Observed:
         metadata = deployment["metadata"]
         mine = children_of[metadata["uid"]], pods_of[metadata["name"]]
-        return observed(deployment, *mine, moment, scaled)
+        return replace(observed(deployment, *mine, moment, scaled), served=served)
 
     return of
 
@@ -139,13 +166,15 @@ async def with_golden(cluster: Cluster, deployment: ModelDeployment, seen: Obser
     return replace(seen, golden=(found or {}).get("data", {}).get(GOLDEN_KEY))
 
 
-async def versions(cluster: Cluster, namespaces: Iterable[str]) -> Callable[[Object], Versions]:
+async def versions(
+    cluster: Cluster, namespaces: Iterable[str], kinds: Iterable[str] = CHILDREN
+) -> Callable[[Object], Versions]:
     """Read the versions of all that belongs to every ModelDeployment, and keep nothing else: a page at a time."""
     places, selector = tuple(namespaces), {labels.MANAGED_BY: labels.FIELD_MANAGER}
     of_children: dict[str, set[tuple[str, str]]] = defaultdict(set)
     of_pods: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     suspects: list[Object] = []
-    for kind in CHILDREN:
+    for kind in kinds:
         async for page in cluster.pages(kind, namespaces=places, selector=selector, metadata_only=True):
             for child in page:
                 of_children[_owner(child)].add(_version(child))
@@ -310,14 +339,33 @@ def model_pod(pod: Object) -> Pod:
         revision=metadata["labels"][labels.REVISION],
         ready=ready,
         terminating=terminating,
-        server_since=datetime.fromisoformat(running["startedAt"]) if running.get("startedAt") else None,
+        server_since=_moment(running.get("startedAt")),
         restarts=server.get("restartCount", 0),
         oom_killed=_ended(server).get("reason") == "OOMKilled",
+        crashed_at=_moment(_ended(server).get("finishedAt")),
+        unready_since=_unready_since(status, server),
+        address=status.get("podIP"),
+        uid=metadata.get("uid", ""),
         digest=digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None,
         input_example=example if isinstance(example, bool) else None,
         environment=_plain(fetched.get("environment")) or None,
         failure=None if ready or terminating else _failure(status, fetch, server),
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _unready_since(status: Object, server: Object) -> datetime | None:
+    """Say since when a pod that had started is not ready, by its kubelet's own word.
+
+    Where a node does not answer any more, it is the cluster that takes Ready away; ContainersReady stays as it was.
+    """
+    told = _condition(status, "ContainersReady")
+    if not server.get("started") or told.get("status") != "False":
+        return None
+    return _moment(told.get("lastTransitionTime"))
 
 
 def _failure(status: Object, fetch: Object, server: Object) -> Failure | None:

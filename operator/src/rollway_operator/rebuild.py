@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rollway_operator import closures, verbs
-from rollway_operator.api.v1alpha1 import ModelDeployment, ModelDeploymentStatus, RevisionStatus
+from rollway_operator import closures, steps, traffic, verbs
+from rollway_operator.api.v1alpha1 import CanaryStatus, ModelDeployment, ModelDeploymentStatus, RevisionStatus
 from rollway_operator.domain import Event, Observed, StoredRevision
-from rollway_operator.labels import GROUP, REVISION
+from rollway_operator.labels import GROUP, REVISION, STABLE
 
 STATE_REBUILT: Final = "StateRebuilt"
 
@@ -45,7 +45,7 @@ def rebuilt(
             "model": before.model
             and before.model.model_copy(update={"closed": None, "approved_revision": None, "restart": None}),
             "stable": _role(stable),
-            "canary": _role(_candidate(observed, known, stable, rendered)),
+            "canary": _canary(deployment, observed, _candidate(observed, known, stable, rendered), stable),
             "last_handled": verbs.present(annotations),
             "paused_by_verb": doubt is not None,
             "rebuilt": doubt,
@@ -60,9 +60,20 @@ def rebuilt(
 
 
 def serving_revision(deployment: ModelDeployment, observed: Observed) -> str | None:
-    """Read which revision the Service points at now."""
+    """Read which revision the Service points at now, as stable where it points at a canary, too."""
     live = observed.objects.get(("Service", deployment.metadata.name))
-    return live["spec"].get("selector", {}).get(REVISION) if live else None
+    if live is None:
+        return None
+    alone: str | None = live["spec"].get("selector", {}).get(REVISION)
+    shared: str | None = live["metadata"].get("annotations", {}).get(STABLE)
+    return alone or shared
+
+
+def shares_service(deployment: ModelDeployment, observed: Observed) -> bool:
+    """Tell whether the Service points at the pods of stable and canary alike."""
+    live = observed.objects.get(("Service", deployment.metadata.name))
+    selector = live["spec"].get("selector", {}) if live else {}
+    return bool(selector) and REVISION not in selector
 
 
 def _lost(deployment: ModelDeployment, observed: Observed, known: Mapping[str, StoredRevision]) -> str | None:
@@ -106,7 +117,10 @@ def _candidate(
     stable: StoredRevision | None,
     rendered: StoredRevision | None,
 ) -> StoredRevision | None:
-    """Find whose pods were on their way: the target's, a person's choice, or the only ones that never served."""
+    """Find who was on its way: who has a weight, or whose pods run: the target's, a person's choice, the only new."""
+    weighted = set(_weights(observed)) & known.keys() - ({stable.name} if stable else set())
+    if len(weighted) == 1:
+        return known[weighted.pop()]
     running = {
         name
         for (kind, name), live in observed.objects.items()
@@ -120,6 +134,49 @@ def _candidate(
         return instead
     new = [known[name] for name in running if not known[name].promoted and not known[name].closed]
     return new[0] if len(new) == 1 else None
+
+
+def _weights(observed: Observed) -> Mapping[str, int]:
+    """Read the weights of a live route; empty where there is none."""
+    live = (item for (kind, _), item in observed.objects.items() if kind in ("HTTPRoute", "GRPCRoute"))
+    return next((traffic.weights_of(route) for route in live), {})
+
+
+def _canary(
+    deployment: ModelDeployment,
+    observed: Observed,
+    candidate: StoredRevision | None,
+    stable: StoredRevision | None,
+) -> CanaryStatus | None:
+    """Say how far the candidate had come: traffic stays as it is, and the clock of its step starts again."""
+    role = _role(candidate)
+    if candidate is None or role is None:
+        return None
+    served = _count(observed, stable.name) if stable else 0
+    weight = _weights(observed).get(candidate.name, 0)
+    if shares_service(deployment, observed):
+        weight = _weight_of(deployment, _count(observed, candidate.name), served)
+    if not weight:
+        return CanaryStatus(**role.model_dump())
+    return CanaryStatus(
+        **role.model_dump(),
+        weight=weight,
+        weight_set_at=observed.now,
+        weight_since=observed.now,
+        stable_replicas=served,
+    )
+
+
+def _weight_of(deployment: ModelDeployment, canary: int, stable: int) -> int:
+    """Find the weight that so many pods were made for."""
+    weights = [step.weight for step in steps.laid_down(deployment) if step.weight]
+    fitting = (w for w in weights if traffic.canary_replicas(w, stable, ratio=True) >= canary)
+    return next(fitting, weights[-1] if weights else 0)
+
+
+def _count(observed: Observed, revision: str) -> int:
+    live = observed.objects.get(("Deployment", revision), {})
+    return int(live.get("spec", {}).get("replicas", 0))
 
 
 def _role(revision: StoredRevision | None) -> RevisionStatus | None:

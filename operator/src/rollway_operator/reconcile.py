@@ -18,6 +18,7 @@ from rollway_operator.errors import (
     InvalidError,
     NameConflictError,
 )
+from rollway_operator.evidence import Evidence
 from rollway_operator.observe import Observer, now, with_golden
 from rollway_operator.plan import plan
 from rollway_operator.resolve import Resolver
@@ -31,6 +32,7 @@ class Context:
     observer: Observer
     resolver: Resolver
     platform: Platform
+    evidence: Evidence
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ async def reconcile(context: Context, body: Object) -> Look | None:
         await stall(context.cluster, body, "SpecInvalid", str(error))
         return None
     resolution = await context.resolver.resolve(deployment)
-    observed = await with_golden(context.cluster, deployment, await context.observer.observe(body))
+    seen = await with_golden(context.cluster, deployment, await context.observer.observe(body))
+    observed = await context.evidence.add(deployment, seen)
     decided = plan(deployment, resolution, observed, context.platform)
     look = Look(
         deployment,

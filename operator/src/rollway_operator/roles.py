@@ -1,28 +1,64 @@
 """Who is stable and who is candidate: as `rollout` sees them, and as a decision leaves them."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
-from rollway_operator import closures
-from rollway_operator.api.v1alpha1 import ModelDeployment, ModelDeploymentStatus, RevisionStatus
-from rollway_operator.conditions import Outlook, overdue
-from rollway_operator.course import Course
-from rollway_operator.domain import Action, Decision, Observed, Roles, Standing, StoredRevision, Track
-from rollway_operator.rebuild import serving_revision
-from rollway_operator.rollout import Situation
+from rollway_operator import analysis, closures, steps, traffic
+from rollway_operator.analysis import ERROR_RATE, LATENCY_P99, Lack, Metric, Result, Window
+from rollway_operator.api.v1alpha1 import (
+    AnalysisMetric,
+    CanaryStatus,
+    ModelDeployment,
+    ModelDeploymentStatus,
+    RevisionStatus,
+    seconds,
+)
+from rollway_operator.conditions import Fact, Outlook, overdue
+from rollway_operator.course import Course, has_steps
+from rollway_operator.domain import (
+    Action,
+    Awaited,
+    Decision,
+    Held,
+    Object,
+    Observed,
+    Platform,
+    Pod,
+    Progress,
+    Roles,
+    Standing,
+    StoredRevision,
+    Track,
+)
+from rollway_operator.rebuild import serving_revision, shares_service
+from rollway_operator.rollout import Judgement, Situation, Way
 
 DEFAULT_HISTORY_LIMIT = 10
+DEFAULT_CONFIDENCE = 0.95
+DEFAULT_LIMITS = {ERROR_RATE: 0.02, LATENCY_P99: 1.5}
+DEFAULT_MIN_SAMPLES = 50
+DEFAULT_PREVIEW = timedelta(seconds=300)
+DEFAULT_TIMEOUT_SECONDS = 30.0
+COUNTED_EVERY = timedelta(seconds=10)
+"""Counts alone reach status no more often."""
 
 
-def look(deployment: ModelDeployment, observed: Observed, course: Course) -> Situation:
-    """Put stable, candidate and what is wanted before the rules, with their pods."""
+def look(deployment: ModelDeployment, observed: Observed, course: Course, platform: Platform) -> Situation:
+    """Put stable, candidate and what is wanted before the rules, with their pods and what is known of them."""
     spec, status, fates = deployment.spec, deployment.status, course.standing.fates
     stable = _track(status.stable, fates, observed)
     candidate = _candidate(status, fates, observed)
     named = {track.revision.name for track in (stable, candidate) if track}
     wanted, recreate = course.wanted, bool(spec.strategy and spec.strategy.recreate)
-    return Situation(
-        replicas=observed.count(stable.revision.name if stable else None, spec.predictor.replicas),
+    way = way_of(deployment, stable.revision if stable else None)
+    way_steps = steps.laid_down(deployment) if way == "canary" else ()
+    progress = _progress(status.canary if candidate else None, course.standing, way, way_steps)
+    blue_green = spec.strategy.blue_green if spec.strategy else None
+    routes = _routes(deployment, observed, platform)
+    situation = Situation(
+        now=observed.now,
+        replicas=stable_count(deployment, observed, stable.revision.name if stable else None),
         target=wanted,
         stable=stable,
         candidate=candidate,
@@ -30,7 +66,10 @@ def look(deployment: ModelDeployment, observed: Observed, course: Course) -> Sit
         recreate=recreate,
         stuck=candidate is not None
         and any(
-            pod.server_since and not pod.ready and overdue(deployment, pod.server_since, observed.now)
+            pod.server_since
+            and not pod.ready
+            and pod.unready_since is None
+            and overdue(deployment, pod.server_since, observed.now)
             for pod in candidate.pods
         ),
         # With recreate nothing serves in the middle of a rollout: it is finished first.
@@ -42,7 +81,248 @@ def look(deployment: ModelDeployment, observed: Observed, course: Course) -> Sit
             live_replicas(observed).get(wanted.name, 0) > 0
             or any(not pod.terminating for pod in observed.of(wanted.name))
         ),
+        way=way,
+        steps=way_steps,
+        progress=progress,
+        ratio=not platform.has_gateway,
+        unroutable=_unroutable(observed, platform, routes) if way == "canary" else None,
+        crowded=any(pod.revision not in named and not pod.terminating for pod in observed.pods),
+        judgement=_judgement(deployment, observed, progress) if way == "canary" else Judgement(),
+        compared=observed.compared,
+        timeout=timedelta(seconds=_timeout(candidate)),
+        preview=timedelta(seconds=blue_green.preview_seconds)
+        if blue_green and blue_green.preview_seconds is not None
+        else DEFAULT_PREVIEW,
+        auto_promotion=blue_green is None or blue_green.auto_promotion is not False,
+        manual=bool(spec.rollback and spec.rollback.mode == "Manual"),
+        leaves=course.standing.leaves,
+        skips=course.standing.skips,
     )
+    return replace(situation, routed=_is_routed(deployment, observed, platform, situation, routes))
+
+
+def way_of(deployment: ModelDeployment, stable: StoredRevision | None) -> Way:
+    """Say what stands between a candidate's gates and its promotion."""
+    if not has_steps(deployment, stable):
+        return "gates"
+    strategy = deployment.spec.strategy
+    return "blueGreen" if strategy and strategy.blue_green else "canary"
+
+
+def metrics_of(deployment: ModelDeployment) -> tuple[Metric, ...]:
+    """Give the metrics that the spec names, or the default ones."""
+    named = deployment.spec.analysis.metrics if deployment.spec.analysis else None
+    if named is None:
+        return tuple(Metric(name, limit, DEFAULT_MIN_SAMPLES) for name, limit in DEFAULT_LIMITS.items())
+    return tuple(map(_metric, named))
+
+
+def _metric(asked: AnalysisMetric) -> Metric:
+    limit = float(asked.threshold_range.max) if asked.threshold_range else DEFAULT_LIMITS[asked.name]
+    return Metric(asked.name, limit, asked.min_samples or DEFAULT_MIN_SAMPLES)
+
+
+def stable_count(deployment: ModelDeployment, observed: Observed, stable: str | None) -> int:
+    """Say how many pods stable shall have: as the spec asks, or as an autoscaler has it."""
+    predictor = deployment.spec.predictor
+    scaling = predictor.autoscaling
+    if scaling is None:
+        return observed.count(stable, predictor.replicas)
+    live = live_replicas(observed).get(stable or "", 0)
+    return min(max(live or predictor.replicas, scaling.min_replicas), scaling.max_replicas)
+
+
+def _progress(
+    role: CanaryStatus | None, standing: Standing, way: Way, way_steps: Sequence[steps.Step]
+) -> Progress:
+    """Read how far the candidate has come; what a person says of it in this pass counts."""
+    if role is None:
+        return Progress(steps=steps.fingerprint(way_steps))
+    progress = Progress(
+        weight=role.weight or 0,
+        index=role.current_step_index or 0,
+        steps=role.steps or "",
+        set_at=role.weight_set_at,
+        started_at=role.step_started_at,
+        traffic_since=role.weight_since,
+        stable_replicas=role.stable_replicas,
+        leaving=bool(role.leaving),
+        promoting=role.promoting,
+        held=Held(role.held.reason, role.held.message) if role.held else None,
+        overruled_at=role.overruled_at,
+        waiting_since=role.waiting_since,
+    )
+    if way != "canary":
+        progress = replace(progress, weight=0)
+    if standing.skips:
+        progress = replace(progress, promoting=progress.promoting or "a person promoted it")
+    return steps.followed(way_steps, progress)
+
+
+def _judgement(deployment: ModelDeployment, observed: Observed, progress: Progress) -> Judgement:
+    if progress.traffic_since is None:
+        return Judgement()
+    asked, window = deployment.spec.analysis, observed.evidence or Window()
+    confidence = float(asked.confidence) if asked and asked.confidence else DEFAULT_CONFIDENCE
+    metrics = metrics_of(deployment)
+    results = tuple(analysis.judge(metric, window, confidence, observed.now) for metric in metrics)
+    return Judgement(
+        results=results,
+        lacking=_lacking(metrics, results, window, progress.weight),
+        requests=window.canary_requests(progress.weight),
+        requests_of_stable=window.stable_requests(progress.weight),
+        stuck_since=window.stuck_since,
+        deadline=timedelta(seconds=seconds(asked.deadline)) if asked and asked.deadline else None,
+        on_inconclusive=(asked and asked.on_inconclusive) or "Pause",
+    )
+
+
+def retold(deployment: ModelDeployment, judgement: Judgement, now: datetime) -> bool:
+    """Tell whether the numbers in status stay: only they differ, and they were written a moment ago."""
+    before = deployment.status.analysis
+    if before is None or before.measured_at is None or now - before.measured_at >= COUNTED_EVERY:
+        return False
+    said = [(result.name, result.phase, result.reason) for result in before.metric_results]
+    return said == [(result.name, result.phase, result.reason) for result in judgement.results]
+
+
+def _lacking(metrics: Sequence[Metric], results: Sequence[Result], window: Window, weight: int) -> str | None:
+    """Say what is too little to leave the present step: samples in it, or pods that can be read."""
+    unread = next((r for r in results if r.reason in (Lack.NO_DATA, Lack.PROVIDER_ERROR)), None)
+    if unread:
+        return f"{unread.name}: {unread.message}"
+    seen = window.samples_in_step(weight)
+    short = next((metric for metric in metrics if seen < metric.min_samples), None)
+    return f"{short.name} has {seen} of {short.min_samples} samples at {weight} %" if short else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Whose pods are read for the verdict, and what their numbers count for."""
+
+    stable: str
+    canary: str
+    step: int
+    """The weight: the shares of traffic are the same as long as it is."""
+    minimums: frozenset[int]
+
+
+def measured(deployment: ModelDeployment) -> Measured | None:
+    """Say what is to be read of which pods; None while no canary has traffic."""
+    stable, canary = deployment.status.stable, deployment.status.canary
+    if stable is None or canary is None or not canary.weight:
+        return None
+    minimums = frozenset(metric.min_samples for metric in metrics_of(deployment))
+    return Measured(stable.revision, canary.revision, canary.weight, minimums)
+
+
+def compared_pods(deployment: ModelDeployment, observed: Observed) -> tuple[Pod, Pod] | None:
+    """Choose a pod of stable and one of the candidate whose signatures are compared; None where nothing is to be.
+
+    That is once, before any traffic; what served before may serve again.
+    """
+    status, gates = deployment.status, deployment.spec.pre_traffic
+    if gates and gates.signature_compatibility == "Ignore":
+        return None
+    if (
+        status.stable is None
+        or status.canary is None
+        or status.canary.weight_since
+        or status.canary.promoting
+    ):
+        return None
+    if any(revision.name == status.canary.revision and revision.promoted for revision in observed.revisions):
+        return None
+    ready = (
+        next((pod for pod in observed.of(role.revision) if pod.ready and not pod.terminating), None)
+        for role in (status.stable, status.canary)
+    )
+    stable, canary = ready
+    return (stable, canary) if stable and canary else None
+
+
+def _timeout(candidate: Track | None) -> float:
+    said = candidate.revision.settings.get("timeoutSeconds") if candidate else None
+    return float(said) if isinstance(said, int | float) else DEFAULT_TIMEOUT_SECONDS
+
+
+# ---------------------------------------------------------------------------------------------------------- traffic
+
+
+Routes = Mapping[str, Object | None]
+"""The live routes by kind, of those that the Gateways want; None where one is missing."""
+
+
+def _routes(deployment: ModelDeployment, observed: Observed, platform: Platform) -> Routes:
+    name = deployment.metadata.name
+    return {kind: observed.objects.get((kind, name)) for kind in platform.gateways}
+
+
+def _unroutable(observed: Observed, platform: Platform, routes: Routes) -> str | None:
+    unknown = next((kind for kind in platform.gateways if kind not in observed.served), None)
+    if unknown:
+        return f"a Gateway is configured, but the API server knows no {unknown}: install the Gateway API"
+    return next((why for route in routes.values() if route and (why := traffic.refusal(route))), None)
+
+
+def _is_routed(
+    deployment: ModelDeployment, observed: Observed, platform: Platform, now: Situation, routes: Routes
+) -> bool:
+    """Tell whether what splits the traffic has the candidate's weight."""
+    if now.candidate is None or not now.progress.weight:
+        return False
+    if now.ratio:
+        needed = now.canary_count(now.progress.weight)
+        return shares_service(deployment, observed) and now.candidate.ready >= needed
+    name, weight = now.candidate.revision.name, now.progress.weight
+    return all(
+        route is not None
+        and traffic.weights_of(route).get(name) == weight
+        and traffic.is_in_force(route, platform.gateways[kind])
+        for kind, route in routes.items()
+    )
+
+
+def routes_ready(deployment: ModelDeployment, observed: Observed, platform: Platform) -> Fact | None:
+    """State whether the Gateways have taken the model's routes; None where there is no Gateway."""
+    if not platform.has_gateway:
+        return None
+    routes = _routes(deployment, observed, platform)
+    if why := _unroutable(observed, platform, routes):
+        return (False, "RouteNotAccepted", why)
+    waiting = next(
+        (
+            kind
+            for kind, route in routes.items()
+            if route is None or not traffic.is_in_force(route, platform.gateways[kind])
+        ),
+        None,
+    )
+    if waiting:
+        return (False, "RoutePending", f"the Gateway has not taken the {waiting} yet")
+    return (True, "RoutesAccepted", "the Gateway has taken " + " and ".join(f"the {kind}" for kind in routes))
+
+
+def shared_traffic(
+    deployment: ModelDeployment, observed: Observed, platform: Platform, roles: Roles
+) -> list[tuple[Track, int]]:
+    """Say who has which percent of the traffic now: by the live route, else by the pods behind the Service."""
+    stable, candidate = roles.stable, roles.candidate
+    if stable is None:
+        return []
+    percent = 0
+    if candidate and platform.has_gateway:
+        live = next((route for route in _routes(deployment, observed, platform).values() if route), None)
+        weights = traffic.weights_of(live) if live else {}
+        whole = sum(weights.values())
+        percent = round(100 * weights.get(candidate.revision.name, 0) / whole) if whole else 0
+    elif candidate and shares_service(deployment, observed):
+        percent, _ = traffic.true_percent(candidate.ready, stable.ready)
+    shares = [(stable, 100 - percent)]
+    return [*shares, (candidate, percent)] if candidate and percent else shares
+
+
+# ------------------------------------------------------------------------------------------------------------ roles
 
 
 def _candidate(
@@ -86,9 +366,10 @@ def assign(
 ) -> tuple[Roles, Mapping[str, StoredRevision]]:
     """Give out the roles that follow from the decision; record a digest once told, an outcome once decided."""
     stable, candidate, wanted = situation.stable, _pinned(situation.candidate), situation.target
+    progress = decision.progress or situation.progress
     fates = dict(course.standing.fates)
     if decision.action is Action.START and wanted:
-        candidate = Track(wanted)
+        candidate, progress = Track(wanted), Progress(steps=situation.progress.steps)
     elif decision.action is Action.ABORT:
         if candidate and wanted and not wanted.closed:
             fates[wanted.name] = closures.closed(
@@ -97,6 +378,7 @@ def assign(
                 decision.message,
                 observed.now,
                 target=course.target,
+                weight=progress.weight if progress.traffic_since else None,
             )
         candidate = None
     elif decision.action is Action.CANCEL:
@@ -113,7 +395,9 @@ def assign(
     stored = {revision.name for revision in observed.revisions}
     # What was rendered in this pass and not started yet is nowhere: the next pass renders it again, equally.
     others = tuple(r for name, r in fates.items() if name not in named and (name in stored or r.closed))
-    return Roles(stable, candidate, others), fates
+    waits = decision.awaited is Awaited.PODS
+    progress = replace(progress, waiting_since=(progress.waiting_since or observed.now) if waits else None)
+    return Roles(stable, candidate, others, progress if candidate else Progress()), fates
 
 
 def _pinned(track: Track | None) -> Track | None:

@@ -50,6 +50,8 @@ class Scene:
     spec_paused: bool
     awaits: bool
     """The target waits for `promote`."""
+    steps: bool
+    """The candidate is on a way with steps or a preview, or failed and waits: `promote` may leave what holds it."""
     now: datetime
 
     @property
@@ -192,15 +194,26 @@ def _promote(revision: str, scene: Scene, _: str) -> Heard:
     wanted = scene.candidate or (target.name if target else None)
     if revision != wanted:
         return _must_name(scene, "the revision that may be promoted", wanted)
-    held = scene.awaits or standing.paused
     if target and target.closed and not scene.candidate:
         return _ignored(scene, f"it is closed ({target.outcome}); use retry")
-    if not held and not scene.spec_paused:
-        return _ignored(scene, "nothing holds it")
-    after = replace(standing, approved=revision, paused=False)
+    if scene.steps and scene.spec_paused:
+        return _ignored(scene, "spec.paused is true and holds it; set it to false, then promote")
+    if not (scene.awaits or standing.paused or scene.steps or scene.spec_paused):
+        return _ignored(scene, "nothing holds it but its gates; promote-full leaves out the steps after them")
+    after = replace(standing, approved=revision, paused=False, leaves=scene.steps)
     if scene.spec_paused:
         return Heard(after, "it goes on once spec.paused is false")
-    return Heard(after, "it goes on")
+    return Heard(after, "it leaves its step" if scene.steps else "it goes on")
+
+
+def _promote_full(revision: str, scene: Scene, _: str) -> Heard:
+    if scene.candidate is None:
+        return _ignored(scene, "nothing is on its way that could be promoted")
+    if revision != scene.candidate:
+        return _must_name(scene, "the revision that may be promoted", scene.candidate)
+    after = replace(scene.standing, approved=revision, paused=False, skips=True)
+    message = "it takes over once all its pods are ready"
+    return Heard(after, f"{message} and spec.paused is false" if scene.spec_paused else message)
 
 
 def _retry(revision: str, scene: Scene, _: str) -> Heard:
@@ -245,6 +258,7 @@ _ACTS: Final[Mapping[str, Callable[[str, Scene, str], Heard]]] = {
     "abort": _abort,
     "undo": _undo,
     "pause": _pause,
+    "promote-full": _promote_full,
     "promote": _promote,
     "retry": _retry,
     "restart": _restart,
@@ -254,9 +268,10 @@ _ACTS: Final[Mapping[str, Callable[[str, Scene, str], Heard]]] = {
 """Every verb, in the order in which they act."""
 
 _SUPERSEDES: Final[Mapping[str, frozenset[str]]] = {
-    "abort": frozenset({"undo", "promote", "retry", "restart"}),
-    "undo": frozenset({"promote", "retry", "restart"}),
-    "pause": frozenset({"promote", "resume"}),
+    "abort": frozenset({"undo", "promote-full", "promote", "retry", "restart"}),
+    "undo": frozenset({"promote-full", "promote", "retry", "restart"}),
+    "pause": frozenset({"promote-full", "promote", "resume"}),
+    "promote-full": frozenset({"promote", "retry", "restart"}),
     "promote": frozenset({"retry", "restart"}),
     "retry": frozenset({"restart"}),
 }

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -6,11 +7,17 @@ import pytest
 
 from rollway_operator import obstacles
 from rollway_operator.api.v1alpha1 import ModelDeployment
-from rollway_operator.domain import Failure, Observed, Platform, StoredRevision
+from rollway_operator.domain import Failure, GatewayRef, Observed, Platform, StoredRevision
 from rollway_testing.world import RUNTIME
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-PLATFORM = Platform({"mlserver": RUNTIME}, toleration_keys=("nvidia.com/gpu", "spot"))
+PLATFORM = Platform(
+    {"mlserver": replace(RUNTIME, batching=True), "seldon": replace(RUNTIME, name="seldon")},
+    toleration_keys=("nvidia.com/gpu", "spot"),
+    http_gateway=GatewayRef("traefik", "models"),
+    permitted_hosts=("*.{namespace}.example.com", "models.example.com"),
+)
+BATCHING = {"maxBatchSize": 32, "maxLatency": "5ms"}
 CASE = {"request": {"inputs": [[1.0]]}, "predictions": [2.0]}
 GOLDEN: dict[str, Any] = {
     "preTraffic": {"smokeTest": {"source": "ConfigMap", "configMapRef": {"name": "golden"}}}
@@ -46,6 +53,9 @@ def found(golden: str | None = None, platform: Platform = PLATFORM, **spec: Any)
         },
         {"predictor": {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": "1"}}}},
         {"networkPolicy": {"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "shop"}}}]}},
+        {"predictor": {"batching": BATCHING}},
+        {"predictor": {"runtime": "seldon"}},
+        {"route": {"hosts": ["models.example.com", "fraud.team-a.example.com"]}},
     ],
 )
 def test_what_the_api_server_takes_is_no_obstacle(spec: dict[str, Any]) -> None:
@@ -58,7 +68,7 @@ def test_what_the_api_server_takes_is_no_obstacle(spec: dict[str, Any]) -> None:
         (
             {"predictor": {"runtime": "triton"}},
             "RuntimeNotFound",
-            ("spec.predictor.runtime: 'triton'", "(mlserver)"),
+            ("spec.predictor.runtime: 'triton'", "(mlserver, seldon)"),
         ),
         (
             {
@@ -72,6 +82,21 @@ def test_what_the_api_server_takes_is_no_obstacle(spec: dict[str, Any]) -> None:
                 "'node-role.kubernetes.io/control-plane'",
                 "(nvidia.com/gpu, spot)",
                 "modelTolerations",
+            ),
+        ),
+        (
+            {"predictor": {"runtime": "seldon", "batching": BATCHING}},
+            "BatchingNotSupported",
+            ("spec.predictor.batching", "'seldon'", "(mlserver)"),
+        ),
+        (
+            {"route": {"hosts": ["models.example.com", "fraud.team-b.example.com"]}},
+            "HostNotPermitted",
+            (
+                "spec.route.hosts[1]: 'fraud.team-b.example.com'",
+                "namespace 'team-a'",
+                "(*.{namespace}.example.com, models.example.com)",
+                "gateway.permittedHosts of the chart's values",
             ),
         ),
         (
@@ -120,6 +145,32 @@ def test_where_no_toleration_is_permitted_the_message_says_none() -> None:
     failure = found(platform=Platform({"mlserver": RUNTIME}), predictor={"tolerations": [{"key": "spot"}]})
     assert failure is not None
     assert "permits (none)" in failure.message
+
+
+def test_where_no_host_is_permitted_the_message_says_none() -> None:
+    failure = found(platform=replace(PLATFORM, permitted_hosts=()), route={"hosts": ["models.example.com"]})
+    assert failure is not None
+    assert "permits in namespace 'team-a' (none)" in failure.message
+
+
+def test_a_host_without_a_gateway_is_told_that_there_is_none() -> None:
+    failure = found(platform=replace(PLATFORM, http_gateway=None), route={"hosts": ["models.example.com"]})
+    assert failure is not None
+    assert failure.reason == "HostNotPermitted"
+    for part in ("spec.route.hosts[0]", "no Gateway is configured", "gateway.http", "gateway.permittedHosts"):
+        assert part in failure.message
+
+
+def test_where_no_runtime_batches_the_message_says_none() -> None:
+    failure = found(platform=Platform({"mlserver": RUNTIME}), predictor={"batching": BATCHING})
+    assert failure is not None
+    assert "(none)" in failure.message
+
+
+def test_batching_of_an_unknown_runtime_is_told_as_an_unknown_runtime() -> None:
+    failure = found(predictor={"runtime": "triton", "batching": BATCHING})
+    assert failure is not None
+    assert failure.reason == "RuntimeNotFound"
 
 
 # ------------------------------------------------------------------------------------------------- golden data

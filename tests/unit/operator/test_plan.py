@@ -15,7 +15,7 @@ def holds(world: World, type_: str) -> bool:
 
 
 def test_the_first_version_gets_traffic_only_once_it_is_ready() -> None:
-    world = World(spec={"model": {"name": "fraud", "alias": "champion"}, "predictor": {"replicas": 2}})
+    world = World().serving_by(2)
     world.reconcile()
     assert world.flips == []
     assert world.condition("Ready") is not None
@@ -29,7 +29,7 @@ def test_the_first_version_gets_traffic_only_once_it_is_ready() -> None:
 
 
 def test_a_new_revision_begins_with_one_pod_and_is_pinned_before_the_second() -> None:
-    world = World(spec={"model": {"name": "fraud", "alias": "champion"}, "predictor": {"replicas": 3}})
+    world = World().serving_by(3)
     counts = []
     for _ in range(10):
         world.reconcile()
@@ -57,7 +57,7 @@ def test_gates_that_have_nothing_to_ask_the_model_are_told(
 
 
 def test_the_alias_moves_and_the_old_version_serves_until_the_new_one_is_complete() -> None:
-    world = World(spec={"model": {"name": "fraud", "alias": "champion"}, "predictor": {"replicas": 2}})
+    world = World().serving_by(2)
     world.settle()
     old = world.serving
     world.target = "2"
@@ -251,7 +251,7 @@ def test_a_tampered_pod_of_stable_is_not_counted_and_stable_serves_on() -> None:
 
 
 def test_a_candidate_with_other_bytes_than_pinned_is_dropped() -> None:
-    world = World(spec={"model": {"name": "fraud", "alias": "champion"}, "predictor": {"replicas": 2}})
+    world = World().serving_by(2)
     world.settle()
     world.target = "2"
     while len([pod for pod in world.pods if pod.revision != world.serving and pod.digest]) < 2:

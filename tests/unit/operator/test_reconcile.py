@@ -7,6 +7,8 @@ import pytest
 from rollway_operator import reconcile as module
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import Observed, Plan, Platform, Resolution
+from rollway_operator.evidence import Evidence
+from rollway_operator.metrics_source import PodMetrics
 from rollway_operator.reconcile import Context, Look, look_again, reconcile
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -34,7 +36,7 @@ class Answering:
 def context(answer: Resolution) -> Context:
     resolver: Any = Answering(answer)
     nothing: Any = None
-    return Context(nothing, nothing, resolver, Platform({}))
+    return Context(nothing, nothing, resolver, Platform({}), Evidence(PodMetrics()))
 
 
 async def test_at_rest_the_registry_alone_is_asked_and_says_when_to_ask_again() -> None:
@@ -89,7 +91,7 @@ class Seen:
 
 def whole_context(cluster: Any) -> Context:
     resolver, observer = cast("Any", Answering(RESOLVED)), cast("Any", Seen())
-    return Context(cluster, observer, resolver, Platform({}))
+    return Context(cluster, observer, resolver, Platform({}), Evidence(PodMetrics()))
 
 
 def decides(monkeypatch: pytest.MonkeyPatch, decided: Plan) -> dict[str, Any]:

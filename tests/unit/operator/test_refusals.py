@@ -14,6 +14,8 @@ from rollway_operator.errors import (
     ForbiddenError,
     InvalidError,
 )
+from rollway_operator.evidence import Evidence
+from rollway_operator.metrics_source import PodMetrics
 from rollway_operator.observe import Observer
 from rollway_operator.reconcile import Context, reconcile
 from rollway_testing.world import RUNTIME, SOURCE
@@ -99,7 +101,9 @@ class Resolver:
 async def passes(cluster: Cluster, number: int = 8) -> None:
     client: Any = cluster
     resolver: Any = Resolver()
-    context = Context(client, Observer(client), resolver, Platform({"mlserver": RUNTIME}))
+    context = Context(
+        client, Observer(client), resolver, Platform({"mlserver": RUNTIME}), Evidence(PodMetrics())
+    )
     for _ in range(number):
         try:
             await reconcile(context, copy.deepcopy(cluster.own))
