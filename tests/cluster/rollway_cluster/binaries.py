@@ -2,12 +2,13 @@
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,15 @@ SECONDS_BETWEEN_PROGRESS = 5.0
 
 
 @dataclass(frozen=True)
+class Files:
+    """Files of a module that is required, kept in a folder beside the programs."""
+
+    name: str
+    module: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Module:
     """One Go module under ``modules/`` and the programs that come out of it."""
 
@@ -29,6 +39,9 @@ class Module:
     flags: tuple[str, ...] = ()
     stamps: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    patched: tuple[str, ...] = ()
+    """Folders whose go.mod requires one module: a copy of it is built in, with their folders in place of its own."""
+    files: tuple[Files, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -62,7 +75,8 @@ def _kubernetes_stamps() -> tuple[str, ...]:
     return tuple(f"{package}.{name}={value}" for package in packages for name, value in values.items())
 
 
-MODULES = (
+# What a local cluster starts with, and the tools beside it.
+CLUSTER = (
     Module(
         "kubernetes",
         programs=("kubernetes",),
@@ -89,6 +103,13 @@ MODULES = (
     Module("metrics-server", programs=("metrics-server",)),
     Module("actionlint", programs=("actionlint",)),
 )
+TRAEFIK = Module(
+    "traefik",
+    programs=("traefik",),
+    patched=("lego",),
+    files=(Files("gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard"),),
+)
+MODULES = (*CLUSTER, TRAEFIK)
 
 
 def cache_folder() -> Path:
@@ -99,9 +120,12 @@ def cache_folder() -> Path:
 def key(module: Module) -> str:
     """The checksum of everything that decides what a module builds to."""
     digest = hashlib.sha256()
-    digest.update("\0".join((*module.arguments, *module.programs, *module.links)).encode())
+    files = (part for each in module.files for part in (each.name, each.module, each.source))
+    words = (*module.arguments, *module.programs, *module.links, *module.patched, *files)
+    digest.update("\0".join(words).encode())
+    nested = sorted(path for name in ("go.mod", "go.sum") for path in module.folder.glob(f"*/**/{name}"))
     sources = [module.folder / "go.mod", module.folder / "go.sum", *sorted(module.folder.rglob("*.go"))]
-    for path in sources:
+    for path in (*sources, *nested):
         content = path.read_bytes() if path.exists() else b""
         digest.update(f"\0{path.relative_to(module.folder)}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()[:16]
@@ -153,6 +177,18 @@ def link(target: Path, modules: Sequence[Module] = MODULES) -> bool:
     return changed
 
 
+def complete(module: Module, target: Path, go: str = "go") -> Path:
+    """Copy a module's sources, with those folders made that it only patches."""
+    _copy(module.folder, target)
+    for name in module.patched:
+        ours = module.folder / name
+        own = {path.name for path in ours.iterdir() if path.is_dir()}
+        for path in (target / name).glob("go.*"):
+            path.unlink()
+        _copy(_required(go, ours), target / name, without=own)
+    return target
+
+
 @contextmanager
 def _lock(path: Path, module: Module, say: Callable[[str], None]) -> Iterator[None]:
     with path.open("w") as file:
@@ -170,19 +206,41 @@ def _build(go: str, module: Module, say: Callable[[str], None]) -> None:
         unfinished = Path(name) / "programs"
         unfinished.mkdir()
         started = time.monotonic()
-        _run([go, "build", "-v", "-o", f"{unfinished}/", *module.arguments], module, say)
+        sources = complete(module, Path(name) / "sources", go) if module.patched else module.folder
+        _run([go, "build", "-v", "-o", f"{unfinished}/", *module.arguments], module, sources, say)
         for linked in module.links:
             (unfinished / linked).symlink_to(module.programs[0])
+        for files in module.files:
+            _copy(_required(go, sources, files.module) / files.source, unfinished / files.name)
         # A folder appears under its final name whole or not at all.
         unfinished.rename(result)
     say(f"{module.name}: built in {time.monotonic() - started:.0f} s")
 
 
-def _run(argv: list[str], module: Module, say: Callable[[str], None]) -> None:
+def _required(go: str, folder: Path, module: str | None = None) -> Path:
+    """Where Go keeps a module that a go.mod requires, or the only one, once the checksum in go.sum holds."""
+    argv = [go, "mod", "download", "-json", *([module] if module else [])]
+    environment = os.environ | {"GOWORK": "off"}
+    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"{' '.join(argv[1:])} in {folder} failed: {(done.stderr or done.stdout).strip()}")
+    return Path(json.loads(done.stdout)["Dir"])
+
+
+def _copy(source: Path, target: Path, without: Container[str] = ()) -> None:
+    """Copy the files below a folder, but for some of its folders; the copies can be written and deleted."""
+    for path in source.rglob("*"):
+        relative = path.relative_to(source)
+        if path.is_file() and relative.parts[0] not in without:
+            (target / relative).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / relative)
+
+
+def _run(argv: list[str], module: Module, folder: Path, say: Callable[[str], None]) -> None:
     environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off"}
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen(argv, cwd=module.folder, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen(argv, cwd=folder, env=environment, stdout=output, stderr=output)
         try:
             while True:
                 try:

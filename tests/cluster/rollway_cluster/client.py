@@ -15,6 +15,7 @@ from rollway_cluster.forward import PortForward
 
 Object = dict[str, Any]
 _FIELD_MANAGER = "rollway-cluster"
+MADE_BY = {"app.kubernetes.io/managed-by": _FIELD_MANAGER}
 _SECONDS_BETWEEN_LOOKS = 0.5
 _WARNINGS_SHOWN = 3
 

@@ -1,6 +1,7 @@
 """containerd's images, by its own command line."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from rollway_cluster import archives, binaries
@@ -21,24 +22,30 @@ def answers(layout: Layout) -> bool:
     return _ctr(layout, "version", check=False).returncode == 0
 
 
+def archive(program: str, say: Callable[[str], None] = print) -> Path:
+    """The archive of a program's image; the program and the archive are made first if need be."""
+    module = _module(program)
+    binaries.build((module,), say)
+    folder = binaries.folder(module)
+    path = folder / f"{program}.tar"
+    if not path.exists():
+        archives.write(folder / program, image(program), path)
+    return path
+
+
 def import_pods(layout: Layout) -> None:
     """Import the images of the cluster's own pods."""
     present = set(_ctr(layout, "images", "ls", "-q").stdout.split())
     for program in PODS:
-        if image(program) in present:
-            continue
-        folder = binaries.folder(_module(program))
-        archive = folder / f"{program}.tar"
-        if not archive.exists():
-            archives.write(folder / program, image(program), archive)
-        _ctr(layout, "images", "import", str(archive))
+        if image(program) not in present:
+            _ctr(layout, "images", "import", str(archive(program)))
 
 
-def load(layout: Layout, archive: Path) -> dict[str, str]:
+def load(layout: Layout, path: Path) -> dict[str, str]:
     """Import an archive's images; each one's name with the digest by which pods can name it, by its name."""
-    _ctr(layout, "images", "import", str(archive))
+    _ctr(layout, "images", "import", str(path))
     loaded = {}
-    for name in archives.names(archive):
+    for name in archives.names(path):
         rows = _ctr(layout, "images", "ls", f"name=={name}").stdout.splitlines()[1:]
         digest = rows[0].split()[2]
         reference = f"{name.rpartition(':')[0]}@{digest}"

@@ -12,10 +12,12 @@ from typing import Any
 
 import yaml
 
-from rollway_cluster.client import Client, Object
+from rollway_cluster import containers, traefik
+from rollway_cluster.client import MADE_BY, Client, Object
 from rollway_cluster.cluster import Cluster
 from rollway_cluster.errors import ClusterError
 from rollway_cluster.images import REPOSITORY, build_images
+from rollway_cluster.traefik import Gateway
 
 IMAGES = ("operator", "mlserver", "seldon", "mlflow", "training", "seaweedfs")
 RUNTIMES = ("mlserver", "seldon")
@@ -26,8 +28,8 @@ STORE_SECRET = "s3-credentials"
 MODELS_SECRET = "models-s3"
 OPERATOR = "rollway-operator"
 _LOADED_AT_A_TIME = 2
-_MADE_BY = {"app.kubernetes.io/managed-by": "rollway-cluster"}
 _DEFINITIONS = ("modeldeployments.rollway.dev", "modelregistries.rollway.dev")
+_OURS = ",".join(f"{name}={value}" for name, value in MADE_BY.items())
 
 Say = Callable[[str], None]
 
@@ -46,6 +48,7 @@ class Installation:
 
     images: Mapping[str, str]
     credentials: Credentials
+    gateway: Gateway | None = None
     tracking_uri: str = f"http://mlflow.{MLFLOW_NAMESPACE}.svc:5000"
     s3_endpoint: str = f"http://s3.{MLFLOW_NAMESPACE}.svc:8333"
     region: str = "us-east-1"
@@ -64,21 +67,21 @@ def load_images(cluster: Cluster, names: Sequence[str] = IMAGES, say: Say = prin
     if given := os.environ.get("ROLLWAY_IMAGES"):
         pulled: dict[str, str] = json.loads(Path(given).read_text())
         return pulled
-    archives = build_images(names, say=say)
+    archives = _archives(names, say)
     # Every start from nothing gives this namespace another uid: what was loaded before is not there any more.
     identity = _identity(client_of(cluster))
     record = cluster.state / "data" / "images.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(record.read_text()) if record.exists() else {}
     loaded: dict[str, str] = known.get("loaded", {}) if known.get("cluster") == identity else {}
-    missing = {name: archive for name, archive in archives.items() if archive.name not in loaded}
+    missing = {name: archive for name, archive in archives.items() if str(archive) not in loaded}
     with ThreadPoolExecutor(_LOADED_AT_A_TIME) as pool:
         references = pool.map(lambda archive: cluster.load_images([archive]), missing.values())
         for (name, archive), reference in zip(missing.items(), references, strict=True):
-            (loaded[archive.name],) = reference.values()
+            (loaded[str(archive)],) = reference.values()
             say(f"{name}: loaded")
             record.write_text(json.dumps({"cluster": identity, "loaded": loaded}, indent=2))
-    return {name: loaded[archive.name] for name, archive in archives.items()}
+    return {name: loaded[str(archive)] for name, archive in archives.items()}
 
 
 def install(
@@ -88,12 +91,16 @@ def install(
     poll_interval: str = "2s",
     resync_seconds: int = 5,
     values: Mapping[str, Any] | None = None,
+    gateway: Gateway | None = None,
     say: Say = print,
 ) -> Installation:
-    """Install both charts and the ModelRegistry ``default``; ``values`` are more values of charts/rollway."""
+    """Install both charts and the ModelRegistry ``default``; ``values`` are more values of charts/rollway.
+
+    With a gateway, Rollway routes by weights; without one, or installed again without, by the ratio of pods.
+    """
     for namespace in (MLFLOW_NAMESPACE, SYSTEM_NAMESPACE):
         make_namespace(client, namespace)
-    installation = Installation(images, _credentials(client))
+    installation = Installation(images, _credentials(client), gateway)
     say("charts/mlflow")
     client.install("mlflow", REPOSITORY / "charts/mlflow", MLFLOW_NAMESPACE, _mlflow_values(images))
     say("charts/rollway")
@@ -101,23 +108,41 @@ def install(
         "rollway",
         REPOSITORY / "charts/rollway",
         SYSTEM_NAMESPACE,
-        _rollway_values(images, resync_seconds) | dict(values or {}),
+        _rollway_values(images, resync_seconds) | (gateway.values() if gateway else {}) | dict(values or {}),
     )
     client.apply(registry(poll_interval))
     return installation
 
 
+def install_gateway(cluster: Cluster, say: Say = print) -> Gateway:
+    """Install Traefik, the Gateway API too unless it is there, and two Gateways; wait until they are programmed."""
+    client, images = client_of(cluster), load_images(cluster, [traefik.NAME], say)
+    if traefik.NAME not in images:
+        raise ClusterError(
+            f"ROLLWAY_IMAGES={os.environ['ROLLWAY_IMAGES']} says of no image that it is Traefik's"
+        )
+    say("Traefik and its Gateways")
+    make_namespace(client, traefik.NAMESPACE)
+    _define_gateways(client)
+    client.apply(*traefik.objects(images[traefik.NAME]))
+    gateway = Gateway()
+    for name in (gateway.http, gateway.grpc):
+        client.wait(*(traefik.GATEWAYS, name, gateway.namespace), traefik.programmed, seconds=60.0)
+    # After an upgrade both were programmed before.
+    client.run("rollout", "status", f"deployment/{traefik.NAME}", f"--namespace={traefik.NAMESPACE}")
+    return gateway
+
+
 def make_namespace(client: Client, name: str) -> None:
     """Make a namespace in which only restricted pods run; one that somebody else made is refused."""
     found = client.get("namespace", name)
-    labels = (found or {}).get("metadata", {}).get("labels", {})
-    if found and not _MADE_BY.items() <= labels.items():
+    if found and not _made_here(found):
         raise ClusterError(
             f"namespace {name} of {client.context} was not made here, and what is in it is not touched\n"
             f"look at: {client.command('get', 'all', f'--namespace={name}')}"
         )
     restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    metadata = {"name": name, "labels": _MADE_BY | restricted}
+    metadata = {"name": name, "labels": MADE_BY | restricted}
     client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
@@ -135,7 +160,7 @@ def registry(poll_interval: str) -> Object:
 
 
 def uninstall(client: Client, *namespaces: str, say: Say = print) -> None:
-    """Remove the namespaces of models, both charts, the definitions and the namespaces that ``install`` made."""
+    """Remove the namespaces of models, both charts, the Gateways, and the definitions and namespaces made here."""
     if client.get("crd", _DEFINITIONS[0]):
         for namespace in namespaces:
             say(f"ModelDeployments of {namespace}")
@@ -150,6 +175,9 @@ def uninstall(client: Client, *namespaces: str, say: Say = print) -> None:
         if _is_ours(client, namespace):
             say(f"namespace {namespace}")
             client.delete("namespace", namespace)
+    if _is_ours(client, traefik.NAMESPACE):
+        say("Traefik and its Gateways")
+        _remove_gateways(client, say)
 
 
 def _remove_definitions(client: Client, say: Say) -> None:
@@ -165,9 +193,49 @@ def _remove_definitions(client: Client, say: Say) -> None:
         client.delete("crd", definition)
 
 
+def _define_gateways(client: Client) -> None:
+    """Define the Gateway API's kinds, unless somebody else did."""
+    found = client.get("crd", traefik.GATEWAYS)
+    if found and not _made_here(found):
+        return
+    definitions = f"--filename={traefik.definitions()}"
+    client.run("apply", "--server-side", "--force-conflicts", definitions)
+    client.run("label", "--overwrite", definitions, _OURS)
+    client.run("wait", "crd", f"--selector={_OURS}", "--for=condition=Established", "--timeout=30s")
+
+
+def _remove_gateways(client: Client, say: Say) -> None:
+    """Remove Traefik and, unless others use it, the Gateway API."""
+    client.delete("namespace", traefik.NAMESPACE)
+    client.run("delete", "clusterroles,clusterrolebindings", f"--selector={_OURS}")
+    found = client.get("crd", traefik.GATEWAYS)
+    if found is None:
+        return
+    client.delete("gatewayclass", traefik.CLASS)
+    if not _made_here(found):
+        return
+    used = ",".join(traefik.USED)
+    if others := client.run("get", used, "--all-namespaces", "--no-headers").strip():
+        say(f"the Gateway API stays, since these are not the demo's:\n{others}")
+        return
+    client.run("delete", ",".join(traefik.DEFINING), f"--selector={_OURS}")
+
+
 def _is_ours(client: Client, namespace: str) -> bool:
     found = client.get("namespace", namespace)
-    return found is not None and _MADE_BY.items() <= found["metadata"].get("labels", {}).items()
+    return found is not None and _made_here(found)
+
+
+def _made_here(found: Object) -> bool:
+    labels: Object = found["metadata"].get("labels", {})
+    return MADE_BY.items() <= labels.items()
+
+
+def _archives(names: Sequence[str], say: Say) -> dict[str, Path]:
+    """Each image's archive: those of Dockerfiles, and Traefik's, which is its program and nothing else."""
+    built = [name for name in names if name != traefik.NAME]
+    found = build_images(built, say=say) if built else {}
+    return found | {name: containers.archive(name, say) for name in names if name == traefik.NAME}
 
 
 def _identity(client: Client) -> str:

@@ -59,9 +59,9 @@ class LocalCluster:
     def up(self) -> None:
         """Leave a healthy cluster alone, let a running one heal, and start or restart any other."""
         host.require(self.layout)
-        binaries.build(say=self._say)
+        binaries.build(binaries.CLUSTER, say=self._say)
         with self._lock():
-            changed = binaries.link(self.layout.bin)
+            changed = binaries.link(self.layout.bin, binaries.CLUSTER)
             if processes.init(self.layout) and not changed:
                 self._say(f"{self.context}: running")
                 if self._heals():

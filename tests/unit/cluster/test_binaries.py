@@ -25,12 +25,19 @@ def module(name: str) -> Module:
     return next(each for each in MODULES if each.name == name)
 
 
-@pytest.mark.parametrize("file", ["go.mod", "go.sum", "main.go"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("kubernetes/go.mod", "kubernetes/go.sum", "kubernetes/main.go"),
+        *("traefik/lego/go.mod", "traefik/lego/go.sum", "traefik/lego/providers/dns/dns.go"),
+    ],
+)
 def test_a_changed_file_changes_the_key(sources: Path, file: str) -> None:
-    before = binaries.key(module("kubernetes"))
-    with (sources / "kubernetes" / file).open("a") as changed:
+    name = file.split("/", maxsplit=1)[0]
+    before = binaries.key(module(name))
+    with (sources / file).open("a") as changed:
         changed.write("\n")
-    assert binaries.key(module("kubernetes")) != before
+    assert binaries.key(module(name)) != before
 
 
 def test_changed_flags_change_the_key() -> None:
@@ -80,6 +87,39 @@ def test_what_is_in_the_cache_is_not_built(
     said: list[str] = []
     binaries.build([module("helm")], said.append)
     assert said == []
+
+
+# Builds a program that is the list of the files it was built from.
+GO = """#!/bin/sh
+case "$1 $2" in
+"env GOVERSION") echo go1.99.0 local ;;
+"mod download") echo "{\\"Dir\\": \\"MODULES/${4:-lego}\\"}" ;;
+"build -v") find . -type f | sort >"$4/traefik" ;;
+esac
+"""
+
+
+def test_a_patched_module_has_our_folders_in_place_of_its_own(
+    sources: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache = tmp_path / "module-cache"
+    for file in ("lego/go.mod", "lego/acme/api.go", "lego/providers/dns/route53/route53.go"):
+        (cache / file).parent.mkdir(parents=True, exist_ok=True)
+        (cache / file).touch(0o444)
+    definitions = cache / "sigs.k8s.io/gateway-api/config/crd/standard"
+    definitions.mkdir(parents=True)
+    (definitions / "gateways.yaml").touch()
+    (tmp_path / "go").write_text(GO.replace("MODULES", str(cache)))
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    binaries.build([module("traefik")], lambda _: None)
+    built = binaries.folder(module("traefik"))
+    assert [line for line in (built / "traefik").read_text().split() if "lego" in line] == [
+        "./lego/acme/api.go",
+        "./lego/go.mod",
+        "./lego/providers/dns/dns.go",
+    ]
+    assert (built / "gateway-api" / "gateways.yaml").exists()
 
 
 def test_links_are_renewed_when_a_program_is(sources: Path, tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from rollway_cluster.client import complaints
-from rollway_cluster.demo import counts, judged, regularization, serves, summary
+from rollway_cluster.demo import how_it_ended, judged, regularization, serves, summary, users_saw
 from rollway_cluster.errors import ClusterError
 from rollway_cluster.jobs import split
-from rollway_cluster.judge import change, tally, wrong
+from rollway_cluster.judge import tally, wrong
 from rollway_cluster.report import Report, table
 
 EXPECTED = {"1": [[0.1, 0.9], [0.2, 0.8]], "2": [[0.3, 0.7], [0.4, 0.6]]}
@@ -83,22 +83,25 @@ def test_what_the_client_calls_failed_is_failed() -> None:
     assert len(tally([answer(failed=True)], EXPECTED).failures) == 1
 
 
-def test_only_the_seconds_around_the_change_are_shown() -> None:
-    second = {"version": "2", "model_version": "2", "outputs": [0.3, 0.7]}
-    found = tally((answer(number, **(second if number >= 42 else {})) for number in range(80)), EXPECTED)
-    assert change(found.seconds) == [8, 9, 10, 11, 12, 13]
-    assert counts(found, ("1", "2"))[2:] == [
-        "     8          4          0       0",
-        "     9          4          0       0",
-        "    10          2          2       0",
-        "    11          0          4       0",
-        "    12          0          4       0",
-        "    13          0          4       0",
+def test_users_see_what_each_version_answered_and_what_became_of_it() -> None:
+    second = {"version": "2", "model_version": "2", "outputs": None, "status": 500, "failed": True}
+    found = tally((answer(number, **(second if 40 <= number < 44 else {})) for number in range(80)), EXPECTED)
+    history = [
+        {"version": "1", "outcome": "Promoted", "reason": "GatesPassed"},
+        {"version": "2", "outcome": "Aborted", "reason": "AnalysisFailed"},
+    ]
+    assert users_saw(found, {"status": {"history": history}})[2:] == [
+        "1              76       0                  19.8  Promoted GatesPassed",
+        "2               0       4                   0.8  Aborted AnalysisFailed",
     ]
 
 
-def test_traffic_without_a_change_shows_its_end() -> None:
-    assert change(tally((answer(number) for number in range(40)), EXPECTED).seconds) == [6, 7, 8, 9]
+def test_a_rollout_has_ended_once_nothing_is_on_its_way() -> None:
+    entry = {"version": "2", "outcome": "Aborted", "reason": "AnalysisFailed"}
+    assert how_it_ended({"status": {"history": [entry]}}, "2") == entry
+    assert how_it_ended({"status": {"history": [entry], "canary": {"version": "3"}}}, "2") is None
+    assert how_it_ended({"status": {"history": [entry]}}, "3") is None
+    assert how_it_ended(None, "2") is None
 
 
 def test_predictions_must_come_over_all_three_protocols() -> None:
