@@ -7,8 +7,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := operator/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy
+PACKAGES := operator/src operator/plugin/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy
 THOROUGH := kill_points troubles at_rest leaders lost_status tokens
+CRD_FOLDERS := crds charts/rollway/files/crds operator/plugin/src/kubectl_rollway/crds
 CHARTS := $(wildcard charts/*/Chart.yaml)
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 LOCKS := $(patsubst %.in,%.txt,$(wildcard requirements/*.in))
@@ -32,7 +33,7 @@ check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files,
 	mypy $(PACKAGES) charts tests/unit tests/integration tests/e2e tests/load tests/conftest.py
 	lint-imports
 	$(MAKE) generate
-	git diff --exit-code -- crds charts/rollway/files/crds
+	git diff --exit-code -- $(CRD_FOLDERS)
 	$$($(CLUSTER_CLI) path helm) lint --strict --quiet $(dir $(CHARTS))
 	$$($(CLUSTER_CLI) path actionlint) -shellcheck= -pyflakes= $(WORKFLOWS)
 	zizmor --offline --quiet .github
@@ -44,13 +45,13 @@ format: $(ENVIRONMENT) ## Format the code and apply the linter's safe fixes
 
 .PHONY: generate
 generate: $(ENVIRONMENT) ## Write the CRDs from the Python types
-	python -m rollway_operator.crdgen crds charts/rollway/files/crds
+	python -m rollway_operator.crdgen $(CRD_FOLDERS)
 
 ##@ Tests
 
 .PHONY: unit
-unit: $(ENVIRONMENT) ## Pure modules; seconds
-	pytest tests/unit
+unit: $(ENVIRONMENT) ## Pure modules; two thousand random rollouts among them take most of the time
+	pytest --numprocesses=logical --maxprocesses=4 --dist=loadscope tests/unit
 
 .PHONY: integration
 integration: $(ENVIRONMENT) binaries environments ## Real MLflow, S3 and API server on loopback; no kubelet
