@@ -123,9 +123,12 @@ def new_lane(
     folder = tmp_path_factory.mktemp("operators")
     made: list[Lane] = []
 
-    def make(namespace: str, *, resync: int = 1) -> Lane:
-        made.append(Lane.on(plane, fault_proxy, folder, namespace, two_versions.name, resync=resync))
-        return made[-1]
+    def make(namespace: str, *, resync: int = 1, routed: bool = False) -> Lane:
+        if routed:
+            plane.apply_gateway_api()
+        lane = Lane.on(plane, fault_proxy, folder, namespace, two_versions.name, resync=resync, routed=routed)
+        made.append(lane)
+        return lane
 
     yield make
     for lane in made:

@@ -23,8 +23,8 @@ OBJECTS = 20
 
 @pytest.fixture(scope="module")
 def lane(new_lane: NewLane) -> Lane:
-    """A namespace whose operator works at the rate that the chart sets."""
-    return new_lane("at-rest", resync=20)
+    """A namespace whose operator works at the rate that the chart sets, and knows of a Gateway."""
+    return new_lane("at-rest", resync=20, routed=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,9 @@ def resting(lane: Lane) -> list[Story]:
     """Many ModelDeployments that serve."""
     lane.operator.start()
     stories = [lane.story() for _ in range(OBJECTS)]
+    scaling = {"minReplicas": 1, "maxReplicas": 3}
     for story in stories:
+        story.spec["predictor"] = {"autoscaling": scaling}
         FIRST.act(story)
     for story in stories:
         until_ended(story, FIRST)
@@ -61,6 +63,10 @@ SPOILT: dict[str, dict[str, Any]] = {
     "ConfigMap": {"data": {"digest": "sha256:0"}},
     "Deployment": {"spec": {"replicas": 0}},
     "ControllerRevision": {"metadata": {"annotations": {"rollway.dev/digest": None}}},
+    "PodDisruptionBudget": {"spec": {"maxUnavailable": 9}},
+    "HorizontalPodAutoscaler": {"spec": {"maxReplicas": 9}},
+    "HTTPRoute": {"spec": {"hostnames": ["elsewhere.example.com"]}},
+    "GRPCRoute": {"spec": {"hostnames": ["elsewhere.example.com"]}},
 }
 
 

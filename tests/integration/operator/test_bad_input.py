@@ -402,6 +402,14 @@ def _untolerated(stage: Stage) -> None:
     stage.ask(predictor={"tolerations": [{"key": "billing", "operator": "Exists"}]})
 
 
+def _unserved_host(stage: Stage) -> None:
+    stage.ask(route={"hosts": ["models.example.com"]})
+
+
+def _unbatched(stage: Stage) -> None:
+    stage.ask(predictor={"batching": {"maxBatchSize": 32, "maxLatency": "5ms"}})
+
+
 def _no_golden(stage: Stage) -> None:
     stage.ask(preTraffic={"smokeTest": {"source": "ConfigMap", "configMapRef": {"name": "golden"}}})
 
@@ -525,6 +533,20 @@ MISFITS = (
         "Stalled",
         "TolerationNotPermitted",
         ("spec.predictor.tolerations", "'billing'", "modelTolerations"),
+    ),
+    Misfit(
+        "a host where no Gateway is configured",
+        _unserved_host,
+        "Stalled",
+        "HostNotPermitted",
+        ("spec.route.hosts[0]", "'models.example.com'", "gateway.permittedHosts"),
+    ),
+    Misfit(
+        "`predictor.batching` with a runtime that cannot",
+        _unbatched,
+        "Stalled",
+        "BatchingNotSupported",
+        ("spec.predictor.batching", "'mlserver'", "choose a runtime"),
     ),
     Misfit(
         "a ConfigMap of golden data that does not exist",

@@ -48,6 +48,35 @@ def expression(operator: str, *values: str) -> dict[str, Any]:
     return {"podSelector": {"matchExpressions": [said]}}
 
 
+def canary(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return SMALLEST | {"strategy": {"canary": {"steps": list(steps)}}} | fields
+
+
+def weight(percent: int) -> dict[str, Any]:
+    return {"setWeight": percent}
+
+
+def analysis(**fields: Any) -> dict[str, Any]:
+    return SMALLEST | {"analysis": fields}
+
+
+def metric(name: str, **fields: Any) -> dict[str, Any]:
+    return analysis(metrics=[{"name": name} | fields])
+
+
+def scaled(**fields: Any) -> dict[str, Any]:
+    return predictor(autoscaling={"minReplicas": 1, "maxReplicas": 4} | fields)
+
+
+def goes_by(type_: str, **fields: Any) -> dict[str, Any]:
+    return scaled(
+        metrics=[{"type": "Resource", "resource": {"name": "cpu", "target": {"type": type_} | fields}}]
+    )
+
+
+PAUSE: dict[str, Any] = {"pause": {}}
+
+
 def entry(**fields: Any) -> dict[str, Any]:
     return {"artifacts": [{"prefix": "s3://models/"} | fields]}
 
@@ -68,6 +97,22 @@ ROLE = "arn:aws:iam::123456789012:role/teams/a/models-reader"
         predictor(resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}}),
         predictor(resources={"requests": {"cpu": 1}, "limits": {"cpu": "1500m", "nvidia.com/gpu": 1}}),
         SMALLEST | {"strategy": {"recreate": {}}},
+        SMALLEST | {"strategy": {"canary": {}}},
+        SMALLEST | {"strategy": {"blueGreen": {}}, "rollback": {"mode": "Manual"}},
+        SMALLEST | {"strategy": {"blueGreen": {"autoPromotion": False, "previewSeconds": 0}}},
+        canary(weight(0), PAUSE, weight(1), {"pause": {"duration": "24h"}}, weight(99), weight(100)),
+        canary(PAUSE, weight(50), analysis={"onInconclusive": "Abort", "deadline": "1h"}),
+        analysis(confidence="0.5"),
+        analysis(confidence="0.9999", metrics=[{"name": "error-rate"}, {"name": "latency-p99"}]),
+        metric("error-rate", compareTo="stable", compareMode="Difference", thresholdRange={"max": "0"}),
+        metric("latency-p99", compareMode="Ratio", thresholdRange={"max": "1"}, minSamples=1),
+        SMALLEST | {"route": {"hosts": ["models.example.com", "a.b"]}},
+        scaled(minReplicas=4),
+        goes_by("Utilization", averageUtilization=70),
+        goes_by("AverageValue", averageValue="500m"),
+        predictor(batching={"maxBatchSize": 32, "maxLatency": "0ms"}),
+        predictor(batching={"maxBatchSize": 2, "maxLatency": "5ms"}, timeout="5ms"),
+        SMALLEST | {"preTraffic": {"signatureCompatibility": "Ignore"}},
         SMALLEST | {"preTraffic": {"smokeTest": {"source": "Disabled"}, "warmup": {"requests": 0}}},
         SMALLEST | {"revisionHistoryLimit": 0, "progressDeadlineSeconds": 60},
         model(alias="champion", requireTags={"validation_status": "approved", "a" * 250: "b" * 500}),
@@ -132,10 +177,71 @@ def test_what_makes_sense_is_accepted(api: Kubernetes, namespace: str, spec: dic
             predictor(resources={"requests": {"cpu": 1}, "limits": {"cpu": "500m"}}),
             "each request must be at most the limit",
         ),
-        (SMALLEST | {"strategy": {}}, "set exactly one of rollingUpdate and recreate"),
+        (SMALLEST | {"strategy": {}}, "set exactly one of canary, blueGreen, rollingUpdate and recreate"),
         (
             SMALLEST | {"strategy": {"rollingUpdate": {}, "recreate": {}}},
-            "set exactly one of rollingUpdate and recreate",
+            "set exactly one of canary, blueGreen",
+        ),
+        (
+            SMALLEST | {"strategy": {"canary": {}, "rollingUpdate": {}}},
+            "set exactly one of canary, blueGreen",
+        ),
+        (canary(), "spec.strategy.canary.steps"),
+        (canary({}), "set exactly one of setWeight and pause"),
+        (canary(weight(10) | PAUSE), "set exactly one of setWeight and pause"),
+        (canary(weight(101)), "steps[0].setWeight"),
+        (canary(weight(50), weight(10)), "weights must grow from step to step, got [50, 10]"),
+        (canary(weight(10), PAUSE, weight(10)), "each weight may be set once, got [10, 10]"),
+        (canary(weight(0), PAUSE, weight(100)), "set at least one weight above 0 and below 100"),
+        (canary(weight(10), weight(100), PAUSE), "no pause may follow setWeight: 100"),
+        (canary(weight(10), {"pause": {"duration": "0s"}}), "steps[1].pause.duration"),
+        (canary(weight(10), {"pause": {"duration": "25h"}}), "must be at most 24h"),
+        (SMALLEST | {"strategy": {"blueGreen": {"previewSeconds": -1}}}, "blueGreen.previewSeconds"),
+        (
+            SMALLEST | {"strategy": {"blueGreen": {}}, "analysis": {}},
+            "analysis is for the strategy canary alone",
+        ),
+        (
+            SMALLEST | {"strategy": {"rollingUpdate": {}}, "analysis": {}},
+            "analysis is for the strategy canary alone",
+        ),
+        (analysis(confidence="0.49"), "must be at least 0.5 and at most 0.9999"),
+        (analysis(confidence="1"), "must be at least 0.5 and at most 0.9999"),
+        (analysis(confidence="95%"), 'must be a decimal number in a string, such as "0.95"'),
+        (analysis(onInconclusive="Wait"), 'supported values: "Pause", "Promote", "Abort"'),
+        (analysis(deadline="soon"), "spec.analysis.deadline"),
+        (analysis(metrics=[]), "spec.analysis.metrics"),
+        (metric("throughput"), 'supported values: "error-rate", "latency-p99"'),
+        (analysis(metrics=[{"name": "error-rate"}, {"name": "error-rate"}]), "Duplicate value"),
+        (metric("error-rate", compareMode="Ratio"), "error-rate is compared by Difference"),
+        (metric("latency-p99", compareMode="Difference"), "latency-p99 by Ratio"),
+        (metric("error-rate", compareTo="yesterday"), "compareTo"),
+        (metric("error-rate", thresholdRange={"max": "1"}), "error-rate is a share of requests"),
+        (metric("error-rate", thresholdRange={"max": "-0.1"}), "must be a decimal number in a string"),
+        (
+            metric("latency-p99", thresholdRange={"max": "0.9"}),
+            "latency-p99 is a ratio: max must be at least 1",
+        ),
+        (metric("error-rate", minSamples=0), "minSamples"),
+        (SMALLEST | {"rollback": {"mode": "Never"}}, 'supported values: "Automatic", "Manual"'),
+        (SMALLEST | {"route": {"hosts": []}}, "spec.route.hosts"),
+        (SMALLEST | {"route": {"hosts": ["*.example.com"]}}, "must be a host name in lower case"),
+        (SMALLEST | {"route": {"hosts": ["a.b", "a.b"]}}, "Duplicate value"),
+        (scaled(minReplicas=5), "minReplicas must be at most maxReplicas"),
+        (scaled(minReplicas=0), "minReplicas"),
+        (predictor(autoscaling={"minReplicas": 1}), "maxReplicas: Required value"),
+        (goes_by("Utilization"), "set averageUtilization exactly with type Utilization"),
+        (goes_by("AverageValue", averageUtilization=70), "averageValue exactly with type AverageValue"),
+        (scaled(metrics=[{"type": "Pods"}]), 'supported values: "Resource"'),
+        (predictor(batching={"maxBatchSize": 1, "maxLatency": "0ms"}), "batching.maxBatchSize"),
+        (predictor(batching={"maxBatchSize": 2, "maxLatency": "61s"}), "batching.maxLatency"),
+        (
+            predictor(batching={"maxBatchSize": 2, "maxLatency": "6ms"}, timeout="5ms"),
+            "batching.maxLatency must be at most timeout",
+        ),
+        (
+            SMALLEST | {"preTraffic": {"signatureCompatibility": "Forward"}},
+            'supported values: "Backward", "Ignore"',
         ),
         (SMALLEST | {"preTraffic": {"smokeTest": {"source": "Golden"}}}, "spec.preTraffic.smokeTest.source"),
         (SMALLEST | {"progressDeadlineSeconds": 0}, "spec.progressDeadlineSeconds"),
@@ -195,7 +301,7 @@ def test_what_makes_sense_is_accepted(api: Kubernetes, namespace: str, spec: dic
         (SMALLEST | {"networkPolicy": {"enabled": "yes"}}, "spec.networkPolicy.enabled"),
         (SMALLEST | {"networkPolicy": {"egress": []}}, "unknown field"),
         (SMALLEST | {"replicas": 2}, "unknown field"),
-        (SMALLEST | {"strategy": {"canary": {}}}, "unknown field"),
+        (SMALLEST | {"strategy": {"canary": {"weight": 10}}}, "unknown field"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(

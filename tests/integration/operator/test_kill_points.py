@@ -10,7 +10,7 @@ from .conftest import NewLane
 
 SEED = 20261123
 SAMPLE = 4
-BRIEFLY = ("version change", "undo")
+BRIEFLY = ("version change", "undo", "canary promoted", "canary rolled back", "blue-green")
 MAY_VARY = ("patch modeldeployments/status", "apply modeldeployments/status", "create events")
 """How many of these a tale has depends on when a pass comes: one of them may be missing when it is told again."""
 
@@ -21,6 +21,12 @@ def lanes(new_lane: NewLane, thorough: bool) -> list[Lane]:
     return [new_lane(f"lane-{number}") for number in range(4 if thorough else 2)]
 
 
+@pytest.fixture(scope="module")
+def routed_lanes(new_lane: NewLane) -> list[Lane]:
+    """Some whose operator knows of a Gateway."""
+    return [new_lane(f"routed-{number}", routed=True) for number in range(2)]
+
+
 @pytest.mark.parametrize(
     "tale",
     [
@@ -29,8 +35,9 @@ def lanes(new_lane: NewLane, thorough: bool) -> list[Lane]:
     ],
 )
 def test_killed_at_any_write_a_tale_comes_to_the_same_end(
-    lanes: list[Lane], alone: None, tale: Tale, thorough: bool
+    request: pytest.FixtureRequest, alone: None, tale: Tale, thorough: bool
 ) -> None:
+    lanes: list[Lane] = request.getfixturevalue("routed_lanes" if tale.routed else "lanes")
     calm = lanes[0].tell(tale)
     print(f"\n{tale.name}: {len(calm.points) // 2} writes")
     if tale.name == "delete":

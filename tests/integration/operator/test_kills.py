@@ -12,6 +12,8 @@ from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.cluster import Cluster
 from rollway_operator.domain import ArtifactSource, ModelVersion, Platform, Resolution, Runtime
 from rollway_operator.errors import TemporaryError
+from rollway_operator.evidence import Evidence
+from rollway_operator.metrics_source import PodMetrics
 from rollway_operator.observe import Observer
 from rollway_operator.reconcile import Context, reconcile
 from rollway_testing.kubelet import Kubelet
@@ -20,7 +22,7 @@ from rollway_testing.kubernetes import Kubernetes
 RUNTIME = Runtime(
     "mlserver", "img@sha256:0", ("fetch",), 8080, 8081, 8082, "/v2/models/{name}/ready", "/live", 5
 )
-MOST_WRITES = 30
+MOST_WRITES = 34
 
 
 class KilledError(Exception):
@@ -64,8 +66,14 @@ class Rollout:
         self.api, self.cluster, self.namespace, self.name = api, cluster, namespace, name
         self.registry = FixedRegistry()
         resolver: Any = self.registry
-        self._context = Context(cluster, Observer(cluster), resolver, Platform({"mlserver": RUNTIME}))
-        spec = {"model": {"name": "fraud", "alias": "champion"}, "revisionHistoryLimit": 0}
+        platform = Platform({"mlserver": RUNTIME})
+        self._context = Context(cluster, Observer(cluster), resolver, platform, Evidence(PodMetrics()))
+        spec = {
+            "model": {"name": "fraud", "alias": "champion"},
+            "preTraffic": {"signatureCompatibility": "Ignore"},
+            "strategy": {"rollingUpdate": {}},
+            "revisionHistoryLimit": 0,
+        }
         kind = {"apiVersion": "rollway.dev/v1alpha1", "kind": "ModelDeployment"}
         api.create({**kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec})
 
@@ -85,7 +93,7 @@ class Rollout:
         own = self.api.get("ModelDeployment", self.name, self.namespace)
         assert own is not None
         found: dict[str, Any] = {"status": _timeless(own["status"])}
-        for kind in ("ControllerRevision", "ConfigMap", "Service", "Deployment"):
+        for kind in ("ControllerRevision", "ConfigMap", "Service", "Deployment", "PodDisruptionBudget"):
             for item in self.api.list(kind, self.namespace, {"rollway.dev/model-deployment": self.name}):
                 found[f"{kind} {item['metadata']['name']}"] = _essence(kind, item)
         # The names of objects, and so their hashes, are all that tells these roll-outs apart.
@@ -109,7 +117,7 @@ def _essence(kind: str, item: dict[str, Any]) -> dict[str, Any]:
     if kind == "Deployment":
         metadata["annotations"] = None
         return {"metadata": metadata, "replicas": item["spec"]["replicas"]}
-    if kind == "Service":
+    if kind in ("Service", "PodDisruptionBudget"):
         return {"metadata": metadata, "selector": item["spec"]["selector"]}
     return {
         "metadata": metadata,

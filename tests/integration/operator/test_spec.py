@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from rollway_operator import manifests
+from rollway_operator import manifests, traffic
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.differs import differs
-from rollway_operator.domain import ArtifactSource, ModelVersion, Object, Platform
+from rollway_operator.domain import ArtifactSource, GatewayRef, ModelVersion, Object, Platform
+from rollway_testing.controlplane import ControlPlane
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.stories import OperatorProcess, RegisteredModel, Story, condition
 from rollway_testing.waiting import eventually
@@ -79,7 +80,15 @@ def objects(namespace: str, spec: dict[str, Any], source: ArtifactSource) -> lis
     chosen = manifests.inputs(made, version, source, runtime, CASES)
     revision = manifests.new_revision(made, chosen, runtime, ())
     platform = Platform({}, prometheus_namespaces=("monitoring",), gateway_namespaces=("traefik",))
+    shares = [traffic.Share.of(revision, 90), replace(traffic.Share.of(revision, 10), revision="iris-2")]
+    gateway = GatewayRef("gateways", "http", "web")
     return [
+        traffic.http_route(made, shares, revision, gateway, ["fraud.example.com"]),
+        traffic.grpc_route(made, shares, None, replace(gateway, section=None)),
+        traffic.disruption_budget(made, revision.name),
+        traffic.autoscaler(made, revision.name, 2, 8),
+        traffic.shared_service(made, revision),
+        traffic.preview_service(made, revision),
         manifests.network_policy(made, [revision], platform),
         manifests.controller_revision(made, revision),
         manifests.config_map(made, revision),
@@ -88,10 +97,16 @@ def objects(namespace: str, spec: dict[str, Any], source: ArtifactSource) -> lis
     ]
 
 
+@pytest.fixture(scope="module")
+def routes(plane: ControlPlane) -> None:
+    """The API server knows routes."""
+    plane.apply_gateway_api()
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=["keys", "role"])
 @pytest.mark.parametrize("spec", [{"model": EVERYTHING["model"]}, EVERYTHING], ids=["smallest", "everything"])
 def test_the_api_server_takes_every_object_as_it_is_rendered(
-    api: Kubernetes, namespace: str, spec: dict[str, Any], source: ArtifactSource
+    routes: None, api: Kubernetes, namespace: str, spec: dict[str, Any], source: ArtifactSource
 ) -> None:
     """Else an object at rest would be written again and again."""
     for desired in objects(namespace, spec, source):

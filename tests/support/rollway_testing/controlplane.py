@@ -7,10 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rollway_cluster import binaries, certificates, components
+from rollway_cluster import binaries, certificates, components, traefik
 from rollway_cluster.client import Client
 from rollway_cluster.images import REPOSITORY
 from rollway_cluster.layout import Layout, Ports
+from rollway_testing.gateways import ROUTES
 from rollway_testing.kubernetes import ApiError, Kubernetes
 from rollway_testing.processes import Server, ServerFailedError, free_port
 from rollway_testing.waiting import eventually
@@ -40,6 +41,11 @@ class ControlPlane:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig file."""
         return self._layout.kubeconfig
+
+    @property
+    def programs(self) -> Path:
+        """The folder that holds kubectl."""
+        return self._layout.bin
 
     @property
     def server(self) -> str:
@@ -98,7 +104,14 @@ class ControlPlane:
         self.kubectl("apply", "--server-side", f"--filename={REPOSITORY / 'crds'}")
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         # The server says so a moment before it has made itself ready to store them.
-        eventually(self._serves_our_kinds, within=30, what="our kinds are served")
+        ours = ("ModelDeployment", "ModelRegistry")
+        eventually(lambda: self._serves(*ours), within=30, what="our kinds are served")
+
+    def apply_gateway_api(self) -> None:
+        """Have the API server know routes, too."""
+        self.kubectl("apply", "--server-side", f"--filename={traefik.definitions()}")
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        eventually(lambda: self._serves(*ROUTES), within=30, what="routes are served")
 
     def is_ready(self) -> bool:
         """Tell whether the API server answers."""
@@ -108,9 +121,9 @@ class ControlPlane:
             return False
         return True
 
-    def _serves_our_kinds(self) -> bool:
+    def _serves(self, *kinds: str) -> bool:
         try:
-            for kind in ("ModelDeployment", "ModelRegistry"):
+            for kind in kinds:
                 self.api.list(kind)
         except ApiError:
             return False
@@ -135,7 +148,11 @@ class _Component(Server):
         self._component = component
 
     def command(self) -> list[str]:
-        return list(self._component.argv)
+        argv = list(self._component.argv)
+        if self._component.name == "kube-controller-manager":
+            # Pods that pretend to run have addresses of this machine, which no endpoint may have.
+            argv.append("--controllers=*,-endpoints-controller,-endpointslice-controller")
+        return argv
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         if self._component.name != "kube-apiserver":

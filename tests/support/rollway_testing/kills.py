@@ -18,16 +18,35 @@ from typing import Any, Literal, NamedTuple, Self
 from rollway_faultproxy.rules import Kill, Match, Rule
 from rollway_testing.controlplane import ControlPlane
 from rollway_testing.faults import FaultProxy
-from rollway_testing.kubelet import Kubelet, Node
+from rollway_testing.gateways import ENVIRONMENT, ROUTES, PretendedGateway
+from rollway_testing.kubelet import Kubelet, Nature, Node
 from rollway_testing.kubernetes import Kubernetes
-from rollway_testing.stories import OperatorProcess, Story, serves
+from rollway_testing.stories import OperatorProcess, Story, condition, serves
 from rollway_testing.waiting import NotInTimeError, eventually
 
 Status = dict[str, Any]
 
-KINDS = ("ControllerRevision", "ConfigMap", "Service", "Deployment", "NetworkPolicy")
-_NEVER_ALIKE = frozenset({"lastTransitionTime", "targetSince", "startedAt", "finishedAt", "time", "since"})
+KINDS = (
+    "ControllerRevision",
+    "ConfigMap",
+    "Service",
+    "Deployment",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "HorizontalPodAutoscaler",
+    *ROUTES,
+)
+"""What a ModelDeployment may have."""
+_NEVER_ALIKE = frozenset(
+    {
+        *("lastTransitionTime", "targetSince", "startedAt", "finishedAt", "time", "since", "measuredAt"),
+        *("weightSetAt", "stepStartedAt", "weightSince", "waitingSince", "overruledAt"),
+        *("samples", "value", "interval"),
+    }
+)
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
+_MEASURED = r"\d+(\.\d+)?(\u2013\d+(\.\d+)?)?%"
+"""A share of requests, or the bounds that it lies within: a share of the traffic has a space before its sign."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,10 @@ class Tale:
     name: str
     before: tuple[Step, ...]
     step: Step
+    pretended: bool = False
+    """It needs callers, who are pretended."""
+    routed: bool = False
+    """It needs a Gateway."""
 
 
 class Point(NamedTuple):
@@ -82,7 +105,7 @@ class Outcome:
         """Say it in one line of the log."""
         killed = "killed" if self.fired else "no such write:"
         end = f"DIFFERENT: {dict(self.wrong)}" if self.wrong else "same end"
-        return f"{self.tale:15} {killed} {self.point!s:50} {self.seconds:5.1f} s  {end}"
+        return f"{self.tale:18} {killed} {self.point!s:50} {self.seconds:5.1f} s  {end}"
 
 
 class Lane:
@@ -113,13 +136,21 @@ class Lane:
         model: str,
         *,
         resync: int = 1,
+        routed: bool = False,
     ) -> Self:
-        """Make the namespace on a control plane without nodes, where pods only pretend to run."""
+        """Make the namespace on a control plane without nodes, where pods only pretend to run; a Gateway, too."""
         plane.api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         operator = OperatorProcess(
-            folder / namespace, proxy.kubeconfig, namespace=namespace, serves=namespace, resync=resync
+            folder / namespace,
+            proxy.kubeconfig,
+            namespace=namespace,
+            serves=namespace,
+            resync=resync,
+            more=ENVIRONMENT if routed else {},
         )
-        return cls(plane.api, proxy, namespace, {"name": model}, Kubelet(plane.api, namespace), operator)
+        gateway = PretendedGateway(plane.api, namespace) if routed else None
+        kubelet = Kubelet(plane.api, namespace, gateway)
+        return cls(plane.api, proxy, namespace, {"name": model}, kubelet, operator)
 
     def story(self) -> Story:
         """Give a ModelDeployment of the lane, not applied yet; a dead operator is started again at each look."""
@@ -197,6 +228,7 @@ class Lane:
         tale.step.act(story)
         until_ended(story, tale.step)
         self.until_quiet()
+        story.callers(0)
         seen: Counter[tuple[str, str]] = Counter()
         points = []
         for call in self.writes(mark):
@@ -242,6 +274,7 @@ class Lane:
             wrong = eventually(differences, lambda found: not found, within=60, what="the same end")
         except NotInTimeError:
             wrong = differences()
+        story.callers(0)
         fired = bool(self.proxy.fired(name))
         self.proxy.withdraw(name)
         return Outcome(tale.name, point, fired, time.monotonic() - started, wrong)
@@ -291,12 +324,12 @@ def end_of(story: Story) -> dict[str, Any]:
     for kind, items in children.items():
         for name, item in items.items():
             found[f"{kind} {name}"] = _essence(kind, item)
-    text = json.dumps(found, sort_keys=True)
+    text = json.dumps(found, sort_keys=True, ensure_ascii=False)
     # A revision's name hashes what may hold the object's own: its number tells it as well.
     for name, item in children["ControllerRevision"].items():
         text = text.replace(name, f"it@{item['revision']}")
     text = re.sub(rf"\b{re.escape(story.name)}\b", "it", text)
-    text = re.sub(_MOMENT, "then", text)
+    text = re.sub(_MEASURED, "some", re.sub(_MOMENT, "then", text))
     ended: dict[str, Any] = json.loads(text.replace(story.namespace, "here"))
     return ended
 
@@ -309,9 +342,9 @@ def _essence(kind: str, item: Mapping[str, Any]) -> dict[str, Any]:
         return {"labels": metadata["labels"], "replicas": item["spec"]["replicas"], "template": template}
     if kind == "Service":
         return metadata | {key: item["spec"].get(key) for key in ("selector", "ports")}
-    if kind == "NetworkPolicy":
-        return metadata | {"spec": item["spec"]}
-    return metadata | {key: item.get(key) for key in ("data", "revision")}
+    if kind in ("ControllerRevision", "ConfigMap"):
+        return metadata | {key: item.get(key) for key in ("data", "revision")}
+    return metadata | {"spec": item["spec"]}
 
 
 def _timeless(value: Any) -> Any:
@@ -344,7 +377,7 @@ def differences_of(found: Any, expected: Any, path: str = "") -> dict[str, tuple
 
 def _serves(version: str) -> Callable[[Story, Status], bool]:
     def ended(story: Story, status: Status) -> bool:
-        if not serves(status, version) or story.pointed_at() != status["stable"]["revision"]:
+        if not serves(status, version) or story.leads_to() != status["stable"]["revision"]:
             return False
         counts = story.counts()
         return all(count == 0 for name, count in counts.items() if name != status["stable"]["revision"])
@@ -376,6 +409,31 @@ def _undo(story: Story) -> None:
     story.say("undo", before)
 
 
+def _by(strategy: Mapping[str, Any], **spec: Any) -> Callable[[Story], None]:
+    """Serve the first version by two pods, and have the next one come by a strategy."""
+
+    def act(story: Story) -> None:
+        story.spec |= {"strategy": strategy, "predictor": {"replicas": 2}, **spec}
+        _ask("1")(story)
+
+    return act
+
+
+def _judged(nature: Nature) -> Callable[[Story], None]:
+    """Have callers ask for as long as the tale lasts, and ask for the second version, which fares like this."""
+
+    def act(story: Story) -> None:
+        story.kubelet.natures[f"{story.name}/2"] = nature
+        story.callers(300)
+        _ask("2")(story)
+
+    return act
+
+
+def _rolled_back(story: Story, status: Status) -> bool:
+    return condition(status, "Stalled").get("reason") == "RolledBack" and _serves("1")(story, status)
+
+
 def _delete(story: Story) -> None:
     story.api.delete("ModelDeployment", story.name, story.namespace)
 
@@ -391,11 +449,33 @@ THREE = Step(
 )
 DELETION = Step(_delete, _is_gone)
 
+_CANARY = {
+    "canary": {
+        "steps": [
+            *({"setWeight": 20}, {"pause": {"duration": "1s"}}),
+            *({"setWeight": 50}, {"pause": {"duration": "1s"}}),
+        ]
+    }
+}
+_ANALYSIS = {"metrics": [{"name": "error-rate", "minSamples": 20}]}
+_BEFORE_CANARY = Step(_by(_CANARY, analysis=_ANALYSIS), _serves("1"))
+_BLUE_GREEN = {"blueGreen": {"previewSeconds": 1, "scaleDownDelaySeconds": 1}}
+
 TALES = (
     Tale("first roll-out", (), FIRST),
     Tale("version change", (FIRST,), SECOND),
     Tale("replica change", (FIRST,), THREE),
     Tale("restart", (FIRST,), Step(_restart, _restarted)),
     Tale("undo", (FIRST, SECOND), Step(_undo, _serves("1"))),
+    Tale("canary promoted", (_BEFORE_CANARY,), Step(_judged(Nature.GOOD), _serves("2")), pretended=True),
+    Tale("canary rolled back", (_BEFORE_CANARY,), Step(_judged(Nature.ERRING), _rolled_back), pretended=True),
+    Tale(
+        "canary routed",
+        (_BEFORE_CANARY,),
+        Step(_judged(Nature.GOOD), _serves("2")),
+        pretended=True,
+        routed=True,
+    ),
+    Tale("blue-green", (Step(_by(_BLUE_GREEN), _serves("1")),), SECOND),
     Tale("delete", (FIRST,), DELETION),
 )

@@ -25,6 +25,7 @@ from rollway_cluster import jobs, judge
 from rollway_cluster.client import Client, diagnose
 from rollway_cluster.cluster import Cluster
 from rollway_cluster.install import MODELS_SECRET, Installation, model_namespace
+from rollway_cluster.traefik import Gateway
 from rollway_testing import faulty_registry, models
 from rollway_testing.kubernetes import ApiError, Kubernetes, Object
 from rollway_testing.models import Answers, Artifact
@@ -42,7 +43,17 @@ _SECONDS_TO_ROUTE: Final = 10.0
 _SECONDS_TO_SAY: Final = 60.0
 _SECONDS_TO_HEAL: Final = 30.0
 _SECONDS_TO_DRAIN: Final = 60.0
-_CHILDREN: Final = ("ControllerRevision", "ConfigMap", "Deployment", "Service", "NetworkPolicy", "Pod")
+_CHILDREN: Final = (
+    *(
+        "ControllerRevision",
+        "ConfigMap",
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Pod",
+    ),
+)
 
 Maker = Callable[[Path], Artifact]
 
@@ -187,6 +198,8 @@ class Given:
     ) -> None:
         """Create a ModelDeployment with more fields of its spec, and wait until it serves, if it shall."""
         self.scenario.model_of[name] = model or name
+        # What is meant where no strategy is named: the new version takes over once it has passed its gates.
+        spec = {"strategy": {"rollingUpdate": {}}} | spec
         chosen = {
             "name": self.scenario.registered(model or name),
             "alias": None if version else alias,
@@ -347,23 +360,40 @@ class When:
         return answer.json() if answer.is_success else None
 
     @contextlib.contextmanager
-    def traffic_flows(self, name: str = DEFAULT, *, rate: float = RATE) -> Iterator[None]:
+    def traffic_flows(
+        self, name: str = DEFAULT, *, rate: float = RATE, gateway: Gateway | None = None, timeout: float = 10
+    ) -> Iterator[jobs.Traffic]:
         """Requests come in at a constant rate, over REST and gRPC, on kept-alive and fresh connections."""
-        scenario, namespace = self.scenario, self.scenario.namespace
-        host = f"{name}.{namespace}.svc"
-        command = ["python", "-m", "rollway_training.client", "load", "--rate", f"{rate:g}", "--model", name]
-        command += ["--http", f"http://{host}:8080", "--grpc", f"{host}:8081", "--sample", models.SAMPLE]
-        spec = jobs.pod(scenario.world.installation.images["training"], command, {})
-        traffic = jobs.Traffic(scenario.world.client, namespace, f"{name}-traffic", spec)
+        scenario = self.scenario
+        traffic = self.traffic(name, rate=rate, gateway=gateway, timeout=timeout)
         try:
             traffic.start()
-            yield
-            answers = traffic.stop()
+            yield traffic
+            scenario.tally = self.judged(traffic, name)
         finally:
             traffic.remove()
+
+    def traffic(
+        self, name: str = DEFAULT, *, rate: float = RATE, gateway: Gateway | None = None, timeout: float = 10
+    ) -> jobs.Traffic:
+        """Give such traffic, not started: to the model's Service, or through a Gateway."""
+        scenario, namespace = self.scenario, self.scenario.namespace
+        host = f"{name}.{namespace}.svc"
+        address = ["--http", f"http://{host}:8080", "--grpc", f"{host}:8081"]
+        if gateway:
+            address = ["--http", f"{gateway.url}/seldon/{namespace}/{name}", "--grpc", gateway.grpc_target]
+            address += ["--route", f"{namespace}/{name}"]
+        command = ["python", "-m", "rollway_training.client", "load", "--rate", f"{rate:g}", "--model", name]
+        command += [*address, "--sample", models.SAMPLE, "--timeout", f"{timeout:g}"]
+        spec = jobs.pod(scenario.world.installation.images["training"], command, {})
+        return jobs.Traffic(scenario.world.client, namespace, f"{name}-traffic", spec)
+
+    def judged(self, traffic: jobs.Traffic, name: str = DEFAULT) -> judge.Tally:
+        """End some traffic, and judge every answer."""
+        answers = traffic.stop()
         numbers = sorted(answer["number"] for answer in answers)
         assert numbers == list(range(len(numbers))), "the load client lost answers"
-        scenario.tally = judge.tally(answers, scenario.answers[scenario.model_of[name]])
+        return judge.tally(answers, self.scenario.answers[self.scenario.model_of[name]])
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,28 @@ import httpx
 import psutil
 
 from rollway_testing.kubelet import Node
-from rollway_testing.kubernetes import Kubernetes
+from rollway_testing.kubernetes import ApiError, Kubernetes
+from rollway_testing.pods import everybodys
 from rollway_testing.processes import Server, free_port
 from rollway_testing.waiting import eventually
 
 REPOSITORY: Final = Path(__file__).parents[3]
-RUNTIMES: Final = {
-    "mlserver": {
-        "image": f"docker.io/rollway/mlserver@sha256:{'0' * 64}",
-        "fetchCommand": ["python", "-m", "rollway_serving.fetch"],
-        "ports": {"http": 8080, "grpc": 8081, "metrics": 8082},
-        "readinessPath": "/v2/models/{name}/ready",
-        "livenessPath": "/v2/health/live",
-        "drainSeconds": 5,
+AT_ONCE: Final[dict[str, Any]] = {"rollingUpdate": {}}
+"""The strategy of stories that are not about canaries: the next version takes over once its gates are passed."""
+
+
+def pretended_runtimes() -> dict[str, Any]:
+    """Give runtimes as an administrator defines them, with the one metrics port of all pretended pods."""
+    return {
+        "mlserver": {
+            "image": f"docker.io/rollway/mlserver@sha256:{'0' * 64}",
+            "fetchCommand": ["python", "-m", "rollway_serving.fetch"],
+            "ports": {"http": 8080, "grpc": 8081, "metrics": everybodys().port},
+            "readinessPath": "/v2/models/{name}/ready",
+            "livenessPath": "/v2/health/live",
+            "drainSeconds": 5,
+        }
     }
-}
 
 
 class RegisteredModel:
@@ -67,18 +74,23 @@ class OperatorProcess(Server):
         serves: str = "",
         resync: int = 2,
         log_level: str = "DEBUG",
-        runtimes: Mapping[str, Any] = RUNTIMES,
+        runtimes: Mapping[str, Any] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
-        """Have the lease in one namespace, and serve one or all."""
+        """Have the lease in one namespace, and serve one or all; with these runtimes, or those of pretended pods.
+
+        `more` is put into its environment.
+        """
         super().__init__(path)
         self._kubeconfig = kubeconfig
         self._namespace, self._serves = namespace, serves
         self._resync, self._log_level = resync, log_level
         self._awaited = True
+        self._more = more or {}
         self.restarts = 0
         self._health, self._metrics = free_port(), free_port()
         self._runtimes = path / "runtimes.json"
-        self._runtimes.write_text(json.dumps(runtimes))
+        self._runtimes.write_text(json.dumps(pretended_runtimes() if runtimes is None else runtimes))
 
     @property
     def health_urls(self) -> list[str]:
@@ -100,6 +112,7 @@ class OperatorProcess(Server):
             "ROLLWAY_METRICS_PORT": str(self._metrics),
             "ROLLWAY_RESYNC_SECONDS": str(self._resync),
             "ROLLWAY_LOG_LEVEL": self._log_level,
+            **self._more,
         }
 
     @property
@@ -181,10 +194,10 @@ class Story:
         name: str = "iris",
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """Follow the model's champion; `meanwhile` is done at each look."""
+        """Follow the model's champion, and replace it at once; `meanwhile` is done at each look."""
         self.api, self.kubelet, self.namespace, self.name = api, kubelet, namespace, name
         self.meanwhile = meanwhile
-        self.spec: dict[str, Any] = {"model": {"name": model, "alias": "champion"}}
+        self.spec: dict[str, Any] = {"model": {"name": model, "alias": "champion"}, "strategy": AT_ONCE}
         self.annotations: dict[str, str] = {}
 
     def ask(self, **spec: Any) -> None:
@@ -198,6 +211,10 @@ class Story:
         """Annotate it with a verb, as a person would."""
         self.annotations[f"rollway.dev/{verb}"] = value
         self.ask()
+
+    def callers(self, requests: int) -> None:
+        """Have so many requests come at each look, led as its Service says."""
+        self.kubelet.callers[self.name] = requests
 
     def own(self) -> dict[str, Any] | None:
         """Read the ModelDeployment."""
@@ -228,8 +245,13 @@ class Story:
         return status
 
     def children(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Read the children of a kind by name."""
-        found = self.api.list(kind, self.namespace, {"rollway.dev/model-deployment": self.name})
+        """Read the children of a kind by name: none where the API server does not know the kind."""
+        try:
+            found = self.api.list(kind, self.namespace, {"rollway.dev/model-deployment": self.name})
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return {}
+            raise
         return {item["metadata"]["name"]: item for item in found}
 
     def counts(self) -> dict[str, int]:
@@ -237,9 +259,17 @@ class Story:
         return {name: item["spec"]["replicas"] for name, item in self.children("Deployment").items()}
 
     def pointed_at(self) -> str | None:
-        """Read which revision the Service points at."""
+        """Read which revision the Service points at: stable, where it points at a canary, too."""
         service = self.api.get("Service", self.name, self.namespace)
-        return service["spec"]["selector"]["rollway.dev/revision"] if service else None
+        if service is None:
+            return None
+        alone: str | None = service["spec"]["selector"].get("rollway.dev/revision")
+        return alone or str(service["metadata"]["annotations"]["rollway.dev/stable"])
+
+    def leads_to(self) -> str | None:
+        """Read which one revision the Service leads to; None where it leads to more, or is not there."""
+        service = self.api.get("Service", self.name, self.namespace)
+        return service["spec"]["selector"].get("rollway.dev/revision") if service else None
 
 
 def _others_are_stopped(counts: dict[str, int], revision: str) -> bool:
