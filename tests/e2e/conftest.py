@@ -13,7 +13,8 @@ import yaml
 
 from rollway_cluster.cluster import Cluster, select
 from rollway_cluster.images import REPOSITORY
-from rollway_cluster.install import RUNTIMES, Installation, client_of, install, load_images
+from rollway_cluster.install import RUNTIMES, Installation, client_of, install, install_gateway, load_images
+from rollway_cluster.traefik import Gateway
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.operator import Operator
 from rollway_testing.registry import Registry
@@ -50,16 +51,22 @@ def runtime(name: str, image: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def installer(cluster: Cluster, say: Callable[[str], None]) -> Callable[..., Installation]:
-    """Install everything, or install it again with more runtimes, each of an image."""
+    """Install everything, or again with more runtimes, each of an image, or with a gateway to route by weights."""
     client = client_of(cluster)
 
-    def run(**runtimes: str) -> Installation:
+    def run(gateway: Gateway | None = None, **runtimes: str) -> Installation:
         images = load_images(cluster, say=say)
         servers = {name: images[name] for name in RUNTIMES} | runtimes
         values = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}}
-        return install(client, images, values=values, say=say)
+        return install(client, images, values=values, gateway=gateway, say=say)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def gateway(cluster: Cluster, say: Callable[[str], None]) -> Gateway:
+    """Gateways, which Rollway makes routes for only where it is installed with them."""
+    return install_gateway(cluster, say)
 
 
 @pytest.fixture(scope="session")

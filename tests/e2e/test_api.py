@@ -21,7 +21,7 @@ REFUSED: dict[str, tuple[str, Object]] = {
         {"model": {"name": "prices", "version": 3}},
     ),
     "two strategies": (
-        "spec.strategy.*exactly one of rollingUpdate and recreate",
+        "spec.strategy.*exactly one of canary, blueGreen, rollingUpdate and recreate",
         {"model": MODEL, "strategy": {"rollingUpdate": {}, "recreate": {}}},
     ),
     "a request above its limit": (
@@ -39,8 +39,8 @@ REFUSED: dict[str, tuple[str, Object]] = {
         {"model": MODEL, "predictor": {"replica": 2}},
     ),
     "a field of work to come": (
-        'unknown field "spec.strategy.canary"',
-        {"model": MODEL, "strategy": {"canary": {}}},
+        'unknown field "spec.monitoring"',
+        {"model": MODEL, "monitoring": {"podMonitor": {"enabled": True}}},
     ),
 }
 

@@ -74,13 +74,14 @@ def lane(
 
 
 def test_killed_at_any_write_a_tale_comes_to_the_same_end(lane: Lane) -> None:
-    calm = {tale.name: lane.tell(tale) for tale in TALES}
-    points = [(tale, point) for tale in TALES for point in calm[tale.name].points]
+    tales = [tale for tale in TALES if not (tale.pretended or tale.routed)]
+    calm = {tale.name: lane.tell(tale) for tale in tales}
+    points = [(tale, point) for tale in tales for point in calm[tale.name].points]
     if not os.environ.get("ROLLWAY_THOROUGH"):
         points = random.Random(SEED).sample(points, SAMPLE)
     print(f"\n{len(points)} points")
     outcomes = []
-    for tale in TALES:
+    for tale in tales:
         left = chosen(points, tale)
         while left:
             outcomes += lane.tell_killed(tale, calm[tale.name], left[:AT_ONCE], print)

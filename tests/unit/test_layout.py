@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NOT_PACKAGES = ("", "operator", "operator/src", "tests", "model", "model/serving", "model/training")
+NOT_PACKAGES = (
+    "",
+    "operator",
+    "operator/src",
+    "operator/plugin",
+    "operator/plugin/src",
+    "tests",
+    "model",
+    "model/serving",
+    "model/training",
+)
 VAGUE_NAMES = {"utils.py", "common.py", "helpers.py"}
 # Folders of one machine, and hosts that only one network can reach.
 LOCAL = re.compile(

@@ -1,12 +1,14 @@
-"""``demo`` and ``demo-down``: from training a model to a version change under traffic, on the cluster that is there."""
+"""``demo`` and ``demo-down``: from training a model to canaries under traffic, on the cluster that is there."""
 
 import argparse
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rollway_cluster import jobs
 from rollway_cluster.client import Client, Object
@@ -22,19 +24,48 @@ from rollway_cluster.install import (
     Installation,
     client_of,
     install,
+    install_gateway,
     load_images,
     model_namespace,
     uninstall,
 )
-from rollway_cluster.judge import Expected, Tally, change, tally, wrong
+from rollway_cluster.judge import Expected, Tally, tally, wrong
 from rollway_cluster.reference import expected, newest_version, prepare
 from rollway_cluster.report import Report, table
+from rollway_cluster.traefik import Gateway
 
 NAMESPACE = "rollway-demo"
 EXAMPLE = "examples/01-smallest.yaml"
 NAME = MODEL = SAMPLE = "breast-cancer"
 ALIAS = "champion"
-REQUESTS_A_SECOND = 20
+REQUESTS_A_SECOND = 40
+QUICK_CANARY = {
+    "strategy": {
+        "canary": {
+            "steps": [
+                {"setWeight": 10},
+                {"pause": {"duration": "10s"}},
+                {"setWeight": 50},
+                {"pause": {"duration": "10s"}},
+            ]
+        }
+    },
+    "analysis": {
+        "metrics": [
+            {"name": "error-rate", "thresholdRange": {"max": "0.02"}, "minSamples": 20},
+            {"name": "latency-p99", "thresholdRange": {"max": "3"}, "minSamples": 20},
+        ]
+    },
+}
+"""The default canary with shorter pauses, and room for the latencies of a machine that does everything at once."""
+
+SPOILT = {
+    "slow": "takes a second for each prediction",
+    "erring": "fails every third prediction",
+    "nan": "answers NaN, to its own example, too",
+}
+"""Versions that work where they were trained and not where they serve."""
+
 _STARTED_THE_CLUSTER = "rollway.dev/demo-started-the-cluster"
 _SECONDS_TO_SERVE = 300.0
 _SECONDS_OF_TRAFFIC_BEFORE = 3
@@ -87,6 +118,7 @@ class _Stage:
 
     client: Client
     installation: Installation
+    gateway: Gateway
     report: Report
 
     def run(self, name: str, pod: Object) -> list[jobs.Line]:
@@ -107,9 +139,9 @@ class _Stage:
         return jobs.pod(self.installation.images["training"], command, environment)
 
     def client_pod(self, verb: str, served: Object, *arguments: str) -> Object:
-        """The pod of a client that asks the model that is served."""
-        status = served["status"]
-        address = ("--http", status["address"]["url"], "--grpc", status["grpcUrl"])
+        """The pod of a client that asks the model that is served, through the Gateway."""
+        served_at = ("--http", served["status"]["url"], "--grpc", self.gateway.grpc_target)
+        address = (*served_at, "--route", f"{NAMESPACE}/{NAME}")
         named = ("--model", NAME, "--sample", SAMPLE)
         return self.pod("rollway_training.client", verb, *address, *named, *arguments)
 
@@ -142,7 +174,7 @@ def _run(cluster: Cluster, report: Report) -> None:
         right = expected(stage.client, stage.installation, MODEL, (first, second), SAMPLE)
         others = sum(a != b for a, b in zip(right[first], right[second], strict=True))
         step.result = f"their answers differ in {others} of {len(right[first])} rows"
-    _change_under_traffic(stage, served, first, second, right)
+    _canaries_under_traffic(stage, served, first, second, right)
     report.show(stage.client.run("get", "mdep", f"--namespace={NAMESPACE}", "--output=wide").splitlines())
 
 
@@ -155,13 +187,16 @@ def _prepare(cluster: Cluster, report: Report) -> _Stage:
     with report.step("images") as step:
         images = load_images(cluster, say=report.say)
         step.result = f"{', '.join(images)}: in the cluster, named by digest"
+    with report.step("install Traefik with the Gateway API") as step:
+        gateway = install_gateway(cluster, say=report.say)
+        step.result = f"Gateways {gateway.http} and {gateway.grpc} in namespace {gateway.namespace}"
     with report.step("install MLflow, S3 and Rollway by their charts") as step:
-        installation = install(client, images, say=report.say)
+        installation = install(client, images, gateway=gateway, say=report.say)
         model_namespace(client, NAMESPACE, installation)
         if not there:
             client.run("annotate", "namespace", NAMESPACE, f"{_STARTED_THE_CLUSTER}=true", "--overwrite")
         step.result = f"namespaces {MLFLOW_NAMESPACE}, {SYSTEM_NAMESPACE}, {NAMESPACE}; ModelRegistry default"
-    return _Stage(client, installation, report)
+    return _Stage(client, installation, gateway, report)
 
 
 def _train(stage: _Stage, version: str) -> None:
@@ -213,32 +248,91 @@ def _predict(stage: _Stage, served: Object, version: str) -> None:
         step.result = judged(lines, right)
 
 
-def _change_under_traffic(stage: _Stage, served: Object, first: str, second: str, right: Expected) -> None:
+def _canaries_under_traffic(stage: _Stage, served: Object, first: str, second: str, right: Expected) -> None:
     report = stage.report
+    with report.step("shorten the canary: 10 % and 50 % for 10 s each") as step:
+        patch = ("patch", "mdep", NAME, f"--namespace={NAMESPACE}", "--type=merge")
+        stage.client.run(*patch, f"--patch={json.dumps({'spec': QUICK_CANARY})}")
+        step.result = "then all traffic, if no metric speaks against it"
     pod = stage.client_pod("load", served, "--rate", str(REQUESTS_A_SECOND))
     with report.step(
         f"constant traffic, {REQUESTS_A_SECOND} requests a second, kept-alive and fresh"
     ) as step:
         traffic = jobs.Traffic(stage.client, NAMESPACE, "traffic", pod)
         traffic.start()
-        step.result = "REST and gRPC, each answer with the version that gave it"
+        step.result = "REST and gRPC through the Gateway, each answer with the version that gave it"
     try:
         _await_answers(traffic, first, _SECONDS_OF_TRAFFIC_BEFORE)
         _promote(stage, second, f"move {ALIAS} to version {second} under that traffic")
-        with report.step(f"version {second} takes over") as step:
+        with report.step(f"version {second}: a canary, judged, promoted") as step:
             moved = _await_served(stage, second, traffic)
             _await_answers(traffic, second, _SECONDS_OF_TRAFFIC_AFTER)
             step.result = _stable(moved)
+        spoilt = [_roll_back(stage, kind, str(int(second) + 1 + i), second) for i, kind in enumerate(SPOILT)]
         with report.step("judge every answer by the models in this process") as step:
-            found = tally(traffic.stop(), right)
-            report.show(counts(found, (first, second)))
+            told = expected(stage.client, stage.installation, MODEL, spoilt, SAMPLE)
+            found = tally(traffic.stop(), {**right, **told})
+            report.show(users_saw(found, stage.client.get("mdep", NAME, NAMESPACE) or {}))
             step.result = summary(found)
-            if found.failures:
-                raise ClusterError(
-                    "\n".join([f"{len(found.failures)} requests failed", *found.failures[:10]])
-                )
+            if any(found.failed_by.get(version, 0) for version in (first, second)):
+                raise ClusterError("\n".join(["a good version failed requests", *found.failures[:10]]))
     finally:
         traffic.remove()
+
+
+def _roll_back(stage: _Stage, kind: str, version: str, serving: str) -> str:
+    """Register a version that is bad in one way, and see it refused or rolled back by itself."""
+    with stage.report.step(f"version {version} {SPOILT[kind]}: move {ALIAS} to it") as step:
+        program = (Path(__file__).parent / "spoil.py").read_text()
+        environment = stage.pod("rollway_training")["containers"][0]["env"]
+        pod = jobs.pod(
+            stage.installation.images["training"],
+            ("python", "-c", program, kind, MODEL, SAMPLE, MODEL, ALIAS),
+            {},
+        )
+        pod["containers"][0]["env"] = environment
+        stage.run(f"spoil-{version}", pod)
+        ended = stage.client.wait(
+            *("mdep", NAME, NAMESPACE),
+            lambda found: how_it_ended(found, version) is not None,
+            seconds=_SECONDS_TO_SERVE,
+            say=stage.report.say,
+            told=lambda found: str(found.get("status", {}).get("message", "")),
+        )
+        entry = how_it_ended(ended, version) or {}
+        if entry["outcome"] != "Aborted" or (ended or {})["status"]["stable"]["version"] != serving:
+            raise ClusterError(f"version {version} ended as {entry}")
+        stalled = next(c for c in (ended or {})["status"]["conditions"] if c["type"] == "Stalled")
+        step.result = f"{stalled['reason']}: {stalled['message']}"
+    return version
+
+
+def how_it_ended(found: Object | None, version: str) -> Object | None:
+    """The entry of a version in status.history, once nothing is on its way."""
+    status = (found or {}).get("status", {})
+    entries = [entry for entry in status.get("history", ()) if entry["version"] == version]
+    return entries[-1] if entries and "canary" not in status else None
+
+
+def users_saw(found: Tally, served: Object) -> list[str]:
+    """Lines of a table: what each version answered to whom, and what became of it."""
+    ends = {entry["version"]: entry for entry in served.get("status", {}).get("history", ())}
+    right = _right(found)
+    rows = []
+    for version in sorted({*right, *found.failed_by, *ends} - {"nobody"}, key=int):
+        first, last = found.spans.get(version, (0.0, 0.0))
+        end = ends.get(version, {})
+        failed = found.failed_by.get(version, 0)
+        rows.append(
+            (
+                version,
+                str(right.get(version, 0)),
+                str(failed),
+                f"{last - first:.1f}",
+                f"{end.get('outcome', '')} {end.get('reason', '')}",
+            )
+        )
+    return table(("version", "answered", "failed", "seconds with traffic", "outcome"), rows, right=(1, 2, 3))
 
 
 def _await_served(stage: _Stage, version: str, traffic: jobs.Traffic | None = None) -> Object:
@@ -307,16 +401,6 @@ def judged(answers: list[jobs.Line], right: Expected) -> str:
         raise ClusterError(f"answers came over {', '.join(protocols) or 'no protocol'}")
     numbers = sum(len(answer["outputs"]) for answer in answers)
     return f"{', '.join(protocols)}: {numbers} numbers, all equal to the model's in this process"
-
-
-def counts(found: Tally, versions: tuple[str, ...]) -> list[str]:
-    """Lines of a table of answers a second, around the change."""
-    columns = {f"version {version}": version for version in versions} | {"failed": "failed"}
-    rows = [
-        (str(second), *(str(found.seconds[second][key]) for key in columns.values()))
-        for second in change(found.seconds)
-    ]
-    return table(("second", *columns), rows, right=range(len(columns) + 1))
 
 
 def summary(found: Tally) -> str:

@@ -45,6 +45,10 @@ class Tally:
     failures: tuple[str, ...]
     slowest: float
     seconds: Mapping[int, Counter[str]] = field(repr=False)
+    failed_by: Mapping[str, int] = field(default_factory=dict)
+    """What failed, by the version that the answer names; "nobody" where there was no answer, or it names none."""
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    """When each version answered first and last, well or not."""
 
     @property
     def by_version(self) -> Counter[str]:
@@ -56,6 +60,8 @@ def tally(answers: Iterable[Answer], expected: Expected) -> Tally:
     """Judge every answer, and count by the whole second in which its request was sent."""
     answers = sorted(answers, key=lambda answer: float(answer["time"]))
     failures = []
+    failed_by: Counter[str] = Counter()
+    spans: dict[str, tuple[float, float]] = {}
     seconds: dict[int, Counter[str]] = {}
     for answer in answers:
         second = math.floor(answer["time"] - answers[0]["time"])
@@ -64,23 +70,14 @@ def tally(answers: Iterable[Answer], expected: Expected) -> Tally:
             why = "the client calls it failed"
         counts = seconds.setdefault(second, Counter())
         counts["failed" if why else answer["version"]] += 1
+        named = answer.get("version")
+        if isinstance(named, str):
+            spans[named] = spans.get(named, (float(answer["time"]), 0.0))[0], float(answer["time"])
         if why:
+            failed_by[named if isinstance(named, str) else "nobody"] += 1
             failures.append(f"request {answer['number']} ({answer['mode']}, second {second}): {why}")
     slowest = max((float(answer["seconds"]) for answer in answers), default=0.0)
-    return Tally(len(answers), tuple(failures), slowest, seconds)
-
-
-def change(seconds: Mapping[int, Counter[str]], around: int = 2) -> list[int]:
-    """The seconds in which the answering version changed, with some before and after."""
-    present = sorted(seconds)
-    mixed = [
-        second
-        for before, second in itertools.pairwise(present)
-        if seconds[before].keys() != seconds[second].keys() or len(seconds[second]) > 1
-    ]
-    if not mixed:
-        return present[-2 * around :]
-    return [second for second in present if mixed[0] - around <= second <= mixed[-1] + around]
+    return Tally(len(answers), tuple(failures), slowest, seconds, failed_by, spans)
 
 
 def _some(values: Sequence[float]) -> str:

@@ -40,7 +40,7 @@ async def _predict(options: argparse.Namespace) -> bool:
     async with _rest(options) as client, protocols.channel(options.grpc) as channel:
         questions: dict[str, Callable[[], Awaitable[Answer]]] = {
             "rest-v2": lambda: protocols.rest_v2(client, options.model, rows),
-            "grpc-v2": lambda: protocols.grpc_v2(channel, options.model, rows),
+            "grpc-v2": lambda: protocols.grpc_v2(channel, options.model, rows, options.route),
             "invocations": lambda: protocols.invocations(client, rows),
         }
         complete = True
@@ -68,7 +68,7 @@ async def _load(options: argparse.Namespace) -> bool:
         ask: dict[Mode, Callable[[pd.DataFrame], Awaitable[Answer]]] = {
             Mode.REST_KEPT: lambda row: protocols.rest_v2(kept, options.model, row),
             Mode.REST_FRESH: lambda row: protocols.rest_v2(fresh, options.model, row),
-            Mode.GRPC_KEPT: lambda row: protocols.grpc_v2(channel, options.model, row),
+            Mode.GRPC_KEPT: lambda row: protocols.grpc_v2(channel, options.model, row, options.route),
             Mode.GRPC_FRESH: lambda row: _over_fresh_channel(options, row),
         }
         for due in plan(options.rate, options.seconds, len(rows)):
@@ -82,7 +82,7 @@ async def _load(options: argparse.Namespace) -> bool:
 
 async def _over_fresh_channel(options: argparse.Namespace, row: pd.DataFrame) -> Answer:
     async with protocols.channel(options.grpc) as channel:
-        return await protocols.grpc_v2(channel, options.model, row)
+        return await protocols.grpc_v2(channel, options.model, row, options.route)
 
 
 async def _record(due: Due, answering: Awaitable[Answer], summary: Summary) -> None:
@@ -147,10 +147,24 @@ def _parser() -> argparse.ArgumentParser:
     for command in (predict, load):
         command.add_argument("--http", required=True, metavar="URL", help="http://host:port of the model")
         command.add_argument("--grpc", required=True, metavar="HOST:PORT")
+        command.add_argument(
+            "--route",
+            type=_route,
+            default=(),
+            metavar="NAMESPACE/NAME",
+            help="the ModelDeployment, where a Gateway must be told which one gRPC calls are for",
+        )
         command.add_argument("--model", required=True, help="the name that the server gives the model")
         command.add_argument("--sample", choices=sorted(SAMPLES), default="diabetes")
         command.add_argument("--timeout", type=_positive, default=10.0, help="seconds a request (default 10)")
     return parser
+
+
+def _route(text: str) -> protocols.Metadata:
+    namespace, slash, name = text.partition("/")
+    if not (namespace and slash and name):
+        raise argparse.ArgumentTypeError(f"{text} is not NAMESPACE/NAME")
+    return (("seldon", name), ("namespace", namespace))
 
 
 def _positive(text: str) -> float:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import httpx
     import pandas as pd
 
+Metadata = tuple[tuple[str, str], ...]
+"""What is sent with a call beside its message."""
+
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _VERSION_HEADER = "x-model-version"
 _REVISION_HEADER = "x-model-revision"
@@ -70,8 +73,10 @@ async def invocations(client: httpx.AsyncClient, rows: pd.DataFrame) -> Answer:
     )
 
 
-async def grpc_v2(channel: grpc.aio.Channel, model: str, rows: pd.DataFrame) -> Answer:
-    """Ask by ``inference.GRPCInferenceService/ModelInfer``."""
+async def grpc_v2(
+    channel: grpc.aio.Channel, model: str, rows: pd.DataFrame, metadata: Metadata = ()
+) -> Answer:
+    """Ask by ``inference.GRPCInferenceService/ModelInfer``; a Gateway chooses the model by the metadata."""
     infer = channel.unary_unary(
         _INFER,
         request_serializer=v2.ModelInferRequest.SerializeToString,
@@ -81,12 +86,18 @@ async def grpc_v2(channel: grpc.aio.Channel, model: str, rows: pd.DataFrame) -> 
     for name, column in rows.items():
         tensor = request.inputs.add(name=str(name), datatype="FP64", shape=[len(rows)])
         tensor.contents.fp64_contents.extend(column.tolist())
-    call = infer(request)
+    call = infer(request, metadata=metadata)
     try:
         response = await call
         headers = dict(await call.initial_metadata())
     except grpc.aio.AioRpcError as error:
-        return Answer(status=error.code().name, error=error.details())
+        told = {**dict(error.initial_metadata()), **dict(error.trailing_metadata())}
+        return Answer(
+            status=error.code().name,
+            version=_text(told, _VERSION_HEADER),
+            revision=_text(told, _REVISION_HEADER),
+            error=error.details(),
+        )
     return Answer(
         status="OK",
         version=_text(headers, _VERSION_HEADER),

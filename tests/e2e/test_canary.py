@@ -1,0 +1,347 @@
+"""Canaries on a real cluster, behind a real Gateway and by counts of pods: what callers see of each version."""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import NormalDist
+from typing import Any
+
+import pytest
+
+from rollway_cluster import jobs, judge
+from rollway_cluster.install import Installation
+from rollway_cluster.report import table
+from rollway_cluster.traefik import Gateway
+from rollway_testing import models
+from rollway_testing.scenario import Given, Scenario, Then, When
+from rollway_testing.waiting import eventually, throughout
+
+RATE = 10.0
+STEPS = [{"setWeight": 20}, {"pause": {"duration": "5s"}}, {"setWeight": 50}, {"pause": {"duration": "5s"}}]
+# Latencies on a machine that runs everything at once vary: three times stable's is slow without doubt.
+ANALYSIS = {
+    "metrics": [
+        {"name": "error-rate", "thresholdRange": {"max": "0.05"}, "minSamples": 10},
+        {"name": "latency-p99", "thresholdRange": {"max": "8"}, "minSamples": 10},
+    ]
+}
+CANARY: dict[str, Any] = {"strategy": {"canary": {"steps": STEPS}}, "analysis": ANALYSIS}
+WAITS: dict[str, Any] = {"strategy": {"canary": {"steps": [*STEPS[:1], {"pause": {}}]}}, "analysis": ANALYSIS}
+SECONDS_TO_END = 240.0
+CONFIDENCE = 0.999
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A version that is bad in its own way, and the reasons with which it may end."""
+
+    make: Callable[..., models.Artifact]
+    reasons: frozenset[str]
+    more: Mapping[str, Any] = field(default_factory=dict)
+    refused: bool = False
+    """It never gets traffic."""
+
+
+BAD: Mapping[str, Bad] = {
+    "slow": Bad(models.slow, frozenset({"AnalysisFailed"}), {"seconds": 1.0}),
+    "erroring": Bad(models.erroring, frozenset({"AnalysisFailed"}), {"share": 0.5}),
+    "crashing": Bad(models.crashing, frozenset({"CanaryRestarted"}), {"after": 3}),
+    "eating memory": Bad(models.eating_memory, frozenset({"CanaryOomKilled"}), {"mebibytes": 64}),
+    "hanging": Bad(models.hanging, frozenset({"CanaryStuck", "AnalysisFailed", "CanaryUnready"})),
+    "of another signature": Bad(
+        models.needing_another_column, frozenset({"SignatureIncompatible"}), refused=True
+    ),
+    "answering NaN": Bad(
+        lambda folder, **_: models.answering_nan(folder), frozenset({"SmokeTestFailed"}), refused=True
+    ),
+    "never ready": Bad(
+        lambda folder, **_: models.never_ready(folder),
+        frozenset({"ProgressDeadlineExceeded"}),
+        refused=True,
+    ),
+}
+SAMPLED = ("erroring", "crashing")
+"""What is tried without a Gateway, too, where ROLLWAY_THOROUGH is not set: the rules are the same."""
+
+
+@pytest.fixture(scope="module", params=["gateway", "ratio"])
+def through(
+    request: pytest.FixtureRequest, gateway: Gateway, installer: Callable[..., Installation]
+) -> Iterator[Gateway | None]:
+    """What shares the traffic: Traefik, or the counts of pods."""
+    chosen = gateway if request.param == "gateway" else None
+    installer(chosen)
+    yield chosen
+    if chosen:
+        installer()
+
+
+def ended(status: Mapping[str, Any], version: str) -> dict[str, Any]:
+    """How the rollout of a version ended, once it has."""
+    found = [entry for entry in status.get("history", ()) if entry["version"] == version]
+    return found[-1] if found and "canary" not in status else {}
+
+
+def until_ended(scenario: Scenario, version: str = "2") -> dict[str, Any]:
+    return eventually(
+        lambda: ended(scenario.status("prices"), version),
+        bool,
+        within=SECONDS_TO_END,
+        what=f"the rollout of v{version} ends",
+        told=lambda _: scenario.status("prices"),
+    )
+
+
+def most(share: float, number: int) -> float:
+    """The most successes of so many draws that chance explains."""
+    z = NormalDist().inv_cdf(CONFIDENCE)
+    return number * share + z * math.sqrt(number * share * (1 - share)) + 1
+
+
+def test_a_good_version_is_promoted_through_its_steps(
+    given: Given, when: When, then: Then, through: Gateway | None
+) -> None:
+    given.a_model(versions=2)
+    given.a_deployment(**CANARY)
+    with when.traffic_flows(gateway=through):
+        when.the_alias_moves_to("2")
+        then.it_settles_on("2", within=SECONDS_TO_END)
+        then.it_has_pods(1)
+    then.no_request_failed(answered_by={"1", "2"})
+    entry = until_ended(given.scenario)
+    assert (entry["outcome"], entry["reason"]) == ("Promoted", "AnalysisSucceeded")
+
+
+def test_bad_versions_are_rolled_back_or_refused_and_stable_fails_no_request(
+    given: Given, when: When, scenario: Scenario, through: Gateway | None, say: Callable[[str], None]
+) -> None:
+    kinds = list(BAD) if through or os.environ.get("ROLLWAY_THOROUGH") else list(SAMPLED)
+    given.a_model()
+    given.a_deployment(predictor={"timeout": "5s", "resources": {"limits": {"memory": "600Mi"}}}, **CANARY)
+    when.the_spec_changes({"progressDeadlineSeconds": 45})
+    ends: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    with when.traffic_flows(rate=RATE, gateway=through, timeout=8):
+        for number, kind in enumerate(kinds, 2):
+            make = functools.partial(BAD[kind].make, number=number, **BAD[kind].more)
+            version = given.a_version(make)
+            when.the_alias_moves_to(version)
+            ends[kind] = version, until_ended(scenario, version)
+            scenario.then.it_goes_on_serving("1")
+            assert [share["percent"] for share in scenario.status("prices")["traffic"]] == [100]
+    tally = scenario.tally
+    assert tally is not None
+    rows = [row(kind, *ends[kind], tally) for kind in kinds]
+    head = ("version", "ended as", "answered well", "failed", "seconds with traffic")
+    for line in table(head, rows, right=(2, 3, 4)):
+        say(line)
+    assert tally.failed_by.get("1", 0) == 0, tally.failures[:5]
+    for kind in kinds:
+        version, entry = ends[kind]
+        assert entry["outcome"] == "Aborted", f"{kind}: {entry}"
+        assert entry["reason"] in BAD[kind].reasons, f"{kind}: {entry}"
+        if BAD[kind].refused:
+            assert version not in tally.spans, f"{kind} had traffic"
+    # Who gave no answer names nobody: no more may fail than canaries had of the traffic, and their last pods' time.
+    lasted = sum(seconds_of(entry) for _, entry in ends.values())
+    assert len(tally.failures) <= most(0.5, int(RATE * lasted)), tally.failures[:20]
+
+
+def row(kind: str, version: str, entry: Mapping[str, Any], tally: judge.Tally) -> tuple[str, ...]:
+    first, last = tally.spans.get(version, (0.0, 0.0))
+    well, badly = tally.by_version.get(version, 0), tally.failed_by.get(version, 0)
+    return kind, entry["reason"], str(well), str(badly), f"{last - first:.1f}"
+
+
+def seconds_of(entry: Mapping[str, Any]) -> float:
+    """How long a rollout took."""
+    started, finished = (datetime.fromisoformat(entry[key]) for key in ("startedAt", "finishedAt"))
+    return (finished - started).total_seconds()
+
+
+def test_malformed_requests_to_the_canary_alone_roll_nothing_back(
+    given: Given, when: When, then: Then, gateway: Gateway, through: Gateway | None
+) -> None:
+    if through is None:
+        pytest.skip("without a Gateway nobody can ask the canary alone")
+    given.a_model(versions=2)
+    given.a_deployment(**WAITS)
+    when.the_alias_moves_to("2")
+    scenario = given.scenario
+    url = f"{through.url}/seldon/{scenario.namespace}/prices/v2/models/prices/infer"
+    with when.traffic_flows(gateway=through):
+        held(scenario, "PauseStep")
+        assert ask_badly(scenario, url, 200) == {400: 200}
+        when.somebody_says("promote", scenario.status("prices")["canary"]["revision"])
+        then.it_settles_on("2", within=SECONDS_TO_END)
+    then.no_request_failed(answered_by={"1", "2"})
+
+
+def held(scenario: Scenario, reason: str, name: str = "prices") -> None:
+    """Wait until a canary waits for a person, or for proof."""
+    scenario.then.it_says("Paused", True, reason, name=name, within=SECONDS_TO_END)
+
+
+ASK_BADLY = """
+import collections, json, sys, urllib.error, urllib.request
+said = collections.Counter()
+for _ in range(int(sys.argv[2])):
+    headers = {"x-rollway-track": "canary", "content-type": "application/json"}
+    request = urllib.request.Request(sys.argv[1], b'{"inputs": [{"name": "age"}]}', headers)
+    try:
+        said[urllib.request.urlopen(request, timeout=5).status] += 1
+    except urllib.error.HTTPError as error:
+        said[error.code] += 1
+print(json.dumps(said))
+"""
+
+
+def ask_badly(scenario: Scenario, url: str, times: int) -> dict[int, int]:
+    """Send what no model takes to the canary alone; gives how often each status came back."""
+    world = scenario.world
+    command = ["python", "-c", ASK_BADLY, url, str(times)]
+    pod = jobs.pod(world.installation.images["training"], command, {})
+    (said,) = jobs.run(world.client, scenario.namespace, "ask-badly", pod)
+    return {int(status): count for status, count in said.items()}
+
+
+@pytest.mark.parametrize("on_inconclusive", ["Pause", "Promote", "Abort"])
+def test_without_requests_it_holds_then_does_as_it_was_told(
+    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None, on_inconclusive: str
+) -> None:
+    if through is None:
+        pytest.skip("the rules are the same: tried behind the Gateway")
+    given.a_model(versions=2)
+    judged = ANALYSIS | {"deadline": "25s", "onInconclusive": on_inconclusive}
+    given.a_deployment(**CANARY | {"analysis": judged})
+    when.the_alias_moves_to("2")
+    held(scenario, "EvidenceMissing")
+    if on_inconclusive == "Pause":
+        held(scenario, "AnalysisInconclusive")
+        then.an_event_says("AnalysisInconclusive", "rollway.dev/promote=")
+    elif on_inconclusive == "Promote":
+        then.it_settles_on("2", within=SECONDS_TO_END)
+    else:
+        assert until_ended(scenario)["reason"] == "DeadlineExceeded"
+        assert "rejected" not in scenario.status("prices")
+        then.it_goes_on_serving("1", seconds=10)
+        assert "canary" not in scenario.status("prices")
+
+
+def test_weights_are_true(
+    given: Given, when: When, scenario: Scenario, through: Gateway | None, say: Callable[[str], None]
+) -> None:
+    if through is None:
+        pytest.skip("without a Gateway the counts of pods are the weights")
+    requests = 10_000 if os.environ.get("ROLLWAY_THOROUGH") else 2_000
+    weights = (1, 10, 50, 99)
+    given.a_model(versions=2)
+    steps: list[dict[str, Any]] = []
+    for weight in weights:
+        steps += [{"setWeight": weight}, {"pause": {}}]
+    given.a_deployment(**CANARY | {"strategy": {"canary": {"steps": steps}}})
+    when.the_alias_moves_to("2")
+    rows = []
+    for weight in weights:
+        eventually(
+            lambda: scenario.status("prices").get("canary", {}),
+            lambda canary, weight=weight: canary.get("weight") == weight and "stepStartedAt" in canary,  # type: ignore[misc]
+            within=SECONDS_TO_END,
+            what=f"the weight {weight} is in force",
+        )
+        with when.traffic_flows(rate=100, gateway=through) as traffic:
+            eventually(
+                lambda: len(traffic.lines),
+                lambda sent: sent >= requests,
+                within=600,
+                what="requests are sent",
+            )
+        tally = scenario.tally
+        assert tally is not None
+        assert not tally.failures, tally.failures[:5]
+        got, sent = tally.by_version["2"], tally.sent
+        rows.append((f"{weight} %", str(sent), f"{100 * got / sent:.2f} %"))
+        share = weight / 100
+        assert sent - most(1 - share, sent) <= got <= most(share, sent), rows
+        revision = scenario.status("prices")["canary"]["revision"]
+        when.somebody_says("promote", f"{revision}/from-{weight}")
+    for line in table(("weight", "requests", "answered by the canary"), rows):
+        say(line)
+
+
+def test_one_tenant_reaches_no_other(
+    given: Given, when: When, scenario: Scenario, through: Gateway | None
+) -> None:
+    if through is None:
+        pytest.skip("in-cluster names are apart by their namespaces")
+    given.a_model(versions=1)
+    given.a_deployment()
+    neighbour = Scenario(scenario.world, f"{scenario.namespace[:30]}-x", scenario.folder / "x")
+    with neighbour.running():
+        neighbour.given.a_model(versions=2)
+        neighbour.when.the_alias_moves_to("2")
+        neighbour.given.a_deployment(serving="2")
+        with when.traffic_flows(gateway=through), neighbour.when.traffic_flows(gateway=through):
+            throughout(lambda: True, bool, seconds=5, what="both send")
+        scenario.then.no_request_failed(answered_by={"1"})
+        neighbour.then.no_request_failed(answered_by={"2"})
+        neighbour.when.the_spec_changes({"route": {"hosts": ["models.example.com"]}})
+        neighbour.then.it_says("Stalled", True, "HostNotPermitted", "spec.route.hosts")
+
+
+def test_an_autoscaled_model_never_has_fewer_pods_than_it_began_with(
+    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None
+) -> None:
+    if through is None:
+        pytest.skip("counts are the weights there")
+    scaling = {"autoscaling": {"minReplicas": 3, "maxReplicas": 5}}
+    predictor = {"replicas": 3, "resources": {"requests": {"cpu": "50m"}}}
+    given.a_model(versions=2)
+    given.a_deployment(predictor=predictor | scaling, **WAITS)
+    least = 3
+
+    def look() -> None:
+        nonlocal least
+        least = min(least, scenario.status("prices").get("stable", {}).get("readyReplicas", least))
+
+    with when.traffic_flows(gateway=through):
+        when.the_alias_moves_to("2")
+        held(scenario, "PauseStep")
+        canary = scenario.status("prices")["canary"]["revision"]
+        look()
+        when.the_spec_changes({"predictor": {"autoscaling": None}})
+        eventually(
+            lambda: scenario.children("HorizontalPodAutoscaler"),
+            lambda found: not found,
+            within=60,
+            what="no scaler",
+        )
+        look()
+        when.the_spec_changes({"predictor": scaling})
+        when.somebody_says("promote", canary)
+        then.it_settles_on("2", within=SECONDS_TO_END)
+        look()
+        (scaler,) = scenario.children("HorizontalPodAutoscaler")
+        assert scaler["spec"]["scaleTargetRef"]["name"] == scenario.status("prices")["stable"]["revision"]
+    then.no_request_failed(answered_by={"1", "2"})
+    assert least >= 3
+
+
+def test_blue_green_shows_the_new_version_then_flips(
+    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None
+) -> None:
+    given.a_model(versions=2)
+    given.a_deployment(strategy={"blueGreen": {"autoPromotion": False, "scaleDownDelaySeconds": 2}})
+    with when.traffic_flows(gateway=through):
+        when.the_alias_moves_to("2")
+        held(scenario, "AwaitingPromote")
+        preview = scenario.world.kubernetes.get("Service", "prices-preview", scenario.namespace)
+        assert preview is not None
+        revision = scenario.status("prices")["canary"]["revision"]
+        assert preview["spec"]["selector"]["rollway.dev/revision"] == revision
+        when.somebody_says("promote", revision)
+        then.it_settles_on("2", within=SECONDS_TO_END)
+        then.only_stable_has_pods()
+    then.no_request_failed(answered_by={"1", "2"})
