@@ -9,7 +9,20 @@ from rollway_cluster.images import REPOSITORY
 from rollway_testing.kubernetes import Object
 from rollway_testing.scenario import Given, Scenario, World
 
-COLUMNS = ["NAME", "MODEL", "STABLE", "CANARY", "READY", "PHASE", "AGE", "ALIAS", "RUNTIME", "URL", "MESSAGE"]
+COLUMNS = [
+    "NAME",
+    "MODEL",
+    "STABLE",
+    "CANARY",
+    "WEIGHT",
+    "READY",
+    "PHASE",
+    "AGE",
+    "ALIAS",
+    "RUNTIME",
+    "URL",
+    "MESSAGE",
+]
 MODEL = {"name": "prices", "alias": "champion"}
 REFUSED: dict[str, tuple[str, Object]] = {
     "an alias and a version": ("exactly one of alias and version", {"model": MODEL | {"version": "1"}}),
