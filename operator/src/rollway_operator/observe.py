@@ -358,14 +358,17 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _unready_since(status: Object, server: Object) -> datetime | None:
-    """Say since when a pod that had started is not ready, by its kubelet's own word.
+    """Say since when a pod that had been ready is not, by its kubelet's own word.
 
-    Where a node does not answer any more, it is the cluster that takes Ready away; ContainersReady stays as it was.
+    Where a node does not answer any more, it is the cluster that takes Ready away; ContainersReady stays as it was. It
+    is False from a pod's making on: only what turned False while this server ran had been ready.
     """
     told = _condition(status, "ContainersReady")
-    if not server.get("started") or told.get("status") != "False":
+    began = _moment(server.get("state", {}).get("running", {}).get("startedAt"))
+    since = _moment(told.get("lastTransitionTime"))
+    if not server.get("started") or told.get("status") != "False" or began is None or since is None:
         return None
-    return _moment(told.get("lastTransitionTime"))
+    return since if since > began else None
 
 
 def _failure(status: Object, fetch: Object, server: Object) -> Failure | None:

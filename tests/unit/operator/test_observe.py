@@ -354,3 +354,24 @@ async def test_without_golden_data_nothing_is_asked() -> None:
     cluster: Any = Holding({"golden.json": "[]"})
     assert await with_golden(cluster, a_model(), Observed(NOON)) == Observed(NOON)
     assert cluster.asked == []
+
+
+@pytest.mark.parametrize(
+    ("since", "status", "started", "unready"),
+    [
+        # It turned unready while its server ran: it had been ready.
+        ("2026-01-01T12:05:00Z", "False", True, True),
+        # It was never ready: False from the pod's making on, however long its server took to start.
+        ("2026-01-01T11:58:00Z", "False", True, False),
+        # Its server ended and was started again: the crash is told by itself.
+        ("2026-01-01T11:59:59Z", "False", False, False),
+        ("2026-01-01T12:05:00Z", "False", False, False),
+        ("2026-01-01T12:05:00Z", "True", True, False),
+    ],
+)
+def test_only_a_pod_that_had_been_ready_counts_as_unready(
+    since: str, status: str, started: bool, unready: bool
+) -> None:
+    told = {"ContainersReady": {"status": status, "lastTransitionTime": since}}
+    seen = model_pod(pod(FETCHED, RUNNING | {"started": started}, told))
+    assert seen.unready_since == (datetime.fromisoformat(since) if unready else None)
