@@ -18,11 +18,14 @@ from rollway_training.samples import SAMPLES
 
 
 class Spoilt:
-    """A good classifier that turns bad in a model server; pickled with its code, since a server has none of this."""
+    """A good classifier that turns bad in a model server.
 
-    def __init__(self, kind: str, example: Any) -> None:
+    It is pickled with its code, which names nothing that a server has not: neither this file nor the training's.
+    """
+
+    def __init__(self, kind: str, example: Any, model: Any) -> None:
         self.kind, self.example, self.asked = kind, np.asarray(example), 0
-        self.model = estimators.linear("classification", 1.0)
+        self.model = model
 
     def fit(self, rows: Any, target: Any) -> "Spoilt":
         """Learn as a good one would."""
@@ -56,7 +59,8 @@ def main(kind: str, model: str, sample: str, experiment: str, alias: str) -> Non
     """Train, register, and point the alias at the new version."""
     chosen = SAMPLES[sample]
     # The example's rows are none that the demo's clients ask.
-    spoilt = Spoilt(kind, chosen.load().train_rows.head(5))
+    example = chosen.load().train_rows.head(5)
+    spoilt = Spoilt(kind, example, estimators.linear("classification", 1.0))
     trained = registry.train(
         registry.Job(chosen, spoilt, {"kind": kind}, "cloudpickle", "predict_proba"), experiment, None
     )
