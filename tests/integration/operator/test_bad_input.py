@@ -94,6 +94,10 @@ def _predictor(**fields: Any) -> Json:
     return {"predictor": fields}
 
 
+def _steps(*steps: Json) -> Json:
+    return {"strategy": {"rollingUpdate": None, "canary": {"steps": list(steps)}}}
+
+
 _NAME_FORM = "must be letters, digits, spaces, '.', '-' and '_'"
 _VERSION_FORM = 'must be digits without a leading zero, such as "12"'
 _UNKNOWN = 'unknown field "spec.'
@@ -175,7 +179,43 @@ REFUSED = (
         "spec.strategy",
         "set exactly one of",
     ),
-    Refused("`strategy: {}`", {"strategy": {}}, "spec.strategy", "set exactly one of"),
+    Refused("`strategy: {}`", {"strategy": {"rollingUpdate": None}}, "spec.strategy", "set exactly one of"),
+    Refused(
+        "canary weights of 50 and then 10",
+        _steps({"setWeight": 50}, {"setWeight": 10}),
+        "spec.strategy.canary",
+        "weights must grow from step to step, got [50, 10]",
+    ),
+    Refused(
+        "a canary step with a weight and a pause",
+        _steps({"setWeight": 10, "pause": {}}),
+        "spec.strategy.canary.steps[0]",
+        "set exactly one of setWeight and pause",
+    ),
+    Refused(
+        "`analysis` with `strategy.rollingUpdate`",
+        {"analysis": {}},
+        "spec",
+        "analysis is for the strategy canary alone",
+    ),
+    Refused(
+        "`analysis.confidence: 95%`",
+        {"strategy": {"rollingUpdate": None, "canary": {}}, "analysis": {"confidence": "95%"}},
+        "spec.analysis.confidence",
+        'must be a decimal number in a string, such as "0.95"',
+    ),
+    Refused(
+        "`autoscaling` from 5 to 2 replicas",
+        _predictor(autoscaling={"minReplicas": 5, "maxReplicas": 2}),
+        "spec.predictor.autoscaling",
+        "minReplicas must be at most maxReplicas",
+    ),
+    Refused(
+        "`route.hosts: [*.example.com]`",
+        {"route": {"hosts": ["*.example.com"]}},
+        "spec.route.hosts[0]",
+        "must be a host name in lower case",
+    ),
     Refused(
         "`smokeTest.source: ConfigMap` without its name",
         {"preTraffic": {"smokeTest": {"source": "ConfigMap"}}},
@@ -228,7 +268,9 @@ def _check(said: str, place: str, words: str) -> str:
     assert words in said
     assert not _PATTERN.search(said), "a pattern is shown where words are wanted"
     _, _, shown = said.partition(" is invalid: ")
-    return _MORE.sub("", shown or said).strip(" []")
+    told = _MORE.sub("", shown or said).strip()
+    # Where there is more than one complaint they stand in brackets; what was cut off had the closing one.
+    return told[1:].removesuffix("]") if told.startswith("[") else told
 
 
 @pytest.fixture(scope="module")
