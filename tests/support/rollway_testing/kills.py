@@ -119,11 +119,12 @@ class Lane:
         model: Mapping[str, Any],
         kubelet: Node,
         operator: OperatorProcess,
+        **spec: Any,
     ) -> None:
-        """Tell of ModelDeployments with this spec.model; the tale chooses the version."""
+        """Tell of ModelDeployments with this spec.model and more of the spec; the tale chooses the version."""
         self.api, self.proxy, self.namespace = api, proxy, namespace
         self.kubelet, self.operator = kubelet, operator
-        self._model = model
+        self._model, self._spec = model, spec
         self._stories = 0
 
     @classmethod
@@ -164,6 +165,7 @@ class Lane:
             meanwhile=self.operator.keep_running,
         )
         told.spec["model"] |= self._model
+        told.spec |= self._spec
         return told
 
     def stop(self) -> None:
