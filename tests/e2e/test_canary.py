@@ -271,6 +271,7 @@ def test_weights_are_true(
         say(line)
 
 
+@pytest.mark.thorough
 def test_one_tenant_reaches_no_other(
     given: Given, when: When, scenario: Scenario, through: Gateway | None
 ) -> None:
@@ -291,6 +292,7 @@ def test_one_tenant_reaches_no_other(
         neighbour.then.it_says("Stalled", True, "HostNotPermitted", "spec.route.hosts")
 
 
+@pytest.mark.thorough
 def test_an_autoscaled_model_never_has_fewer_pods_than_it_began_with(
     given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None
 ) -> None:
