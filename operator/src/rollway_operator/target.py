@@ -29,8 +29,7 @@ def choose_target(
 
     While the registry gives no confirmed answer, the version known before stays wanted (rollout.md rule 2).
     """
-    before = deployment.status.model
-    known = next((r for r in observed.revisions if before and r.name == before.target_revision), None)
+    known = _known(deployment, observed)
     if resolution.version and resolution.source and resolution.confirmed:
         version, source = resolution.version, resolution.source
     elif known and _still_asks_for(deployment, known):
@@ -65,6 +64,13 @@ def render(
     candidates = sorted(observed.revisions, key=lambda r: (r is not before, -r.number))
     matching = next((r for r in candidates if manifests.same_inputs(r.inputs, chosen)), None)
     return matching or manifests.new_revision(deployment, chosen, runtime, observed.revisions), None
+
+
+def _known(deployment: ModelDeployment, observed: Observed) -> StoredRevision | None:
+    """Give the revision wanted last, or the newest of its version where that one was never stored."""
+    before = deployment.status.model
+    alike = [r for r in observed.revisions if before and r.version == before.target_version]
+    return max(alike, key=lambda r: (before and r.name == before.target_revision, r.number), default=None)
 
 
 def _still_asks_for(deployment: ModelDeployment, known: StoredRevision) -> bool:

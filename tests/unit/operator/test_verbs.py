@@ -322,6 +322,19 @@ def test_undo_does_not_ask_the_registry() -> None:
     assert world.serving == first
 
 
+def test_undo_in_an_outage_while_the_spec_changed_before_its_revision_was_stored() -> None:
+    world = serving("1", "2")
+    first = next(revision.name for revision in world.observed().revisions if revision.version == "1")
+    world.trouble = "RegistryUnreachable"
+    world.edit(paused=True, predictor={"replicas": 1, "timeout": "10s"})
+    world.reconcile()
+    assert world.status["model"]["targetRevision"] not in {r.name for r in world.observed().revisions}
+    world.edit(paused=False)
+    world.say("undo", first)
+    world.settle()
+    assert world.served_version == "1"
+
+
 def test_undo_closes_the_version_left_until_the_target_moves() -> None:
     world, first, second = undone()
     world.settle()
