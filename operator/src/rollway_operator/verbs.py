@@ -199,7 +199,8 @@ def _promote(revision: str, scene: Scene, _: str) -> Heard:
     if scene.steps and scene.spec_paused:
         return _ignored(scene, "spec.paused is true and holds it; set it to false, then promote")
     if not (scene.awaits or standing.paused or scene.steps or scene.spec_paused):
-        return _ignored(scene, "nothing holds it but its gates; promote-full leaves out the steps after them")
+        gates = " but its gates; promote-full leaves out the steps after them" if scene.candidate else ""
+        return _ignored(scene, f"nothing holds it{gates}")
     after = replace(standing, approved=revision, paused=False, leaves=scene.steps)
     if scene.spec_paused:
         return Heard(after, "it goes on once spec.paused is false")
