@@ -13,7 +13,7 @@ pytest.register_assert_rewrite("rollway_testing")
 
 # A change is not to fail for a bug that an earlier one made: the same histories each time, others in the thorough run
 # and with --hypothesis-seed.
-settings.register_profile("rollway", derandomize=not os.environ.get("ROLLWAY_THOROUGH"))
+settings.register_profile("rollway", deadline=None, derandomize=not os.environ.get("ROLLWAY_THOROUGH"))
 settings.load_profile("rollway")
 
 

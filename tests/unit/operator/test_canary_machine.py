@@ -249,7 +249,6 @@ class GatewayMachine(CanaryMachine):
 SETTINGS = settings(
     max_examples=HISTORIES // 2,
     stateful_step_count=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 CanaryMachine.TestCase.settings = GatewayMachine.TestCase.settings = SETTINGS

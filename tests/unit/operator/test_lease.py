@@ -506,5 +506,5 @@ class TwoHolders(RuleBasedStateMachine):
         assert not holders or under_way == holders
 
 
-TwoHolders.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TwoHolders.TestCase.settings = settings(max_examples=300, stateful_step_count=60)
 TestTwoHolders = TwoHolders.TestCase

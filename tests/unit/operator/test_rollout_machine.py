@@ -215,5 +215,5 @@ class RolloutMachine(RuleBasedStateMachine):
             assert len(str(self.world.status)) < 20_000
 
 
-RolloutMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+RolloutMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 TestRollouts = RolloutMachine.TestCase

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import load_iris
@@ -99,7 +99,6 @@ def test_an_answer_of_any_form_is_parted_by_the_rows_of_each(form: Callable[[Any
     assert [part.tolist() for part in dense] == [part.tolist() for part in np.split(answers, [1, 4])]
 
 
-@settings(deadline=None)
 @given(counts=st.lists(st.integers(1, 6), min_size=1, max_size=12), data=st.data())
 def test_rows_come_back_to_whom_they_belong(counts: list[int], data: st.DataObject) -> None:
     as_frames = data.draw(st.booleans())
