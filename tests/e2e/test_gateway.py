@@ -1,16 +1,20 @@
 """What Rollway's routes need of the Gateways that tests have, shown on routes made by hand."""
 
+import base64
 import secrets
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+import trustme
 
 from rollway_cluster import jobs, traefik
-from rollway_cluster.client import Client
+from rollway_cluster.client import MADE_BY, Client
 from rollway_cluster.cluster import Cluster
 from rollway_cluster.install import client_of, load_images, make_namespace
 from rollway_cluster.traefik import Gateway
@@ -56,6 +60,7 @@ while len(said) < len(sys.argv[1:]) and time.monotonic() < end:
 print(json.dumps(said))
 """
 CANARY = {"x-rollway-track": "canary"}
+REST_HOST, GRPC_HOST = "models.example.com", "grpc.example.com"
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +230,95 @@ def test_a_pod_is_let_in_by_the_gateway_only(
     through, past = f"{gateway.url}/seldon/{namespace}/echo/v2", f"http://stable.{namespace}.svc:8080/v2"
     (said,) = jobs.run(client, namespace, "ask", jobs.pod(image, ["python", "-c", ASK, through, past], {}))
     assert said == {through: "/v2"}
+
+
+def guarded(secret: str) -> dict[str, Any]:
+    """A Gateway at the entry point that asks who calls, with a host name and a listener for each protocol."""
+    listeners = [
+        {
+            "name": name,
+            "hostname": host,
+            "port": traefik.GUARDED_PORT,
+            "protocol": "HTTPS",
+            "tls": {"mode": "Terminate", "certificateRefs": [{"name": secret}]},
+            "allowedRoutes": {"namespaces": {"from": "All"}},
+        }
+        for name, host in (("rest", REST_HOST), ("grpc", GRPC_HOST))
+    ]
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "guarded", "labels": MADE_BY},
+        "spec": {"gatewayClassName": traefik.CLASS, "listeners": listeners},
+    }
+
+
+@pytest.fixture
+def authority(client: Client, gateway: Gateway, namespace: str) -> Iterator[trustme.CA]:
+    """Who signed the certificate of the guarded Gateway, which the routes have joined."""
+    found = trustme.CA()
+    certificate = found.issue_cert(REST_HOST, GRPC_HOST)
+    pair = {
+        "tls.crt": b"".join(part.bytes() for part in certificate.cert_chain_pems),
+        "tls.key": certificate.private_key_pem.bytes(),
+    }
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": "models-tls"},
+        "data": {key: base64.b64encode(value).decode() for key, value in pair.items()},
+    }
+    client.apply(secret, guarded("models-tls"), namespace=gateway.namespace)
+    there = replace(gateway, http="guarded", grpc="guarded")
+    for section, joined in (("rest", http_route(there, namespace)), ("grpc", grpc_route(there, namespace))):
+        joined["metadata"]["name"] = f"guarded-{section}"
+        joined["spec"]["parentRefs"][0]["sectionName"] = section
+        client.apply(joined, namespace=namespace)
+    yield found
+    client.delete("gateway", "guarded", gateway.namespace)
+    client.delete("secret", "models-tls", gateway.namespace)
+
+
+def test_tls_ends_at_the_gateway_and_it_asks_who_calls(
+    client: Client, namespace: str, authority: trustme.CA
+) -> None:
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    asked = {"headers": {"host": REST_HOST}, "extensions": {"sni_hostname": REST_HOST}}
+    service = (f"svc/{traefik.NAME}", traefik.NAMESPACE, traefik.GUARDED_PORT)
+    with (
+        client.forward(*service) as port,
+        httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trust, trust_env=False) as session,
+    ):
+        path = f"/seldon/{namespace}/echo/v2"
+        known = (traefik.USER, traefik.PASSWORD)
+
+        def status(auth: tuple[str, str] | None) -> int:
+            try:
+                return session.get(path, auth=auth, **asked).status_code  # type: ignore[arg-type]
+            except httpx.ConnectError:  # until the certificate is there
+                return 0
+
+        eventually(lambda: status(known), lambda seen: seen == 200, within=20, what="the route is served")
+        assert (status(None), status((traefik.USER, "guessed"))) == (401, 401)
+
+    credentials = grpc.ssl_channel_credentials(authority.cert_pem.bytes())
+    options = (("grpc.ssl_target_name_override", GRPC_HOST), ("grpc.enable_http_proxy", 0))
+    with (
+        client.forward(*service) as port,
+        grpc.secure_channel(f"127.0.0.1:{port}", credentials, options) as channel,
+    ):
+        call = channel.unary_unary("/echo.Echo/Say")
+        token = base64.b64encode(":".join(known).encode()).decode()
+
+        def answer(*more: tuple[str, str]) -> str:
+            try:
+                named = (("seldon", "echo"), ("namespace", namespace), *CANARY.items())
+                return bytes(call(b"", metadata=(*named, *more), timeout=5)).decode()
+            except grpc.RpcError as error:
+                return str(error.code())
+
+        authorized = ("authorization", f"Basic {token}")
+        eventually(lambda: answer(authorized), lambda seen: seen == "canary", within=20, what="it answers")
+        assert answer() == "StatusCode.UNAUTHENTICATED"

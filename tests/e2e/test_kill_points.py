@@ -12,7 +12,7 @@ import pytest
 
 from rollway_cluster.install import MODELS_SECRET, OPERATOR, SYSTEM_NAMESPACE
 from rollway_testing.faults import FaultProxy
-from rollway_testing.kills import TALES, Lane, Point, Tale
+from rollway_testing.kills import ON_NODES, Lane, Point, Tale
 from rollway_testing.kubelet import RealNodes
 from rollway_testing.scenario import Scenario, World
 from rollway_testing.stories import OperatorProcess
@@ -77,14 +77,13 @@ def lane(
 
 
 def test_killed_at_any_write_a_tale_comes_to_the_same_end(lane: Lane) -> None:
-    tales = [tale for tale in TALES if not (tale.pretended or tale.routed)]
-    calm = {tale.name: lane.tell(tale) for tale in tales}
-    points = [(tale, point) for tale in tales for point in calm[tale.name].points]
+    calm = {tale.name: lane.tell(tale) for tale in ON_NODES}
+    points = [(tale, point) for tale in ON_NODES for point in calm[tale.name].points]
     if not os.environ.get("ROLLWAY_THOROUGH"):
         points = random.Random(SEED).sample(points, SAMPLE)
     print(f"\n{len(points)} points")
     outcomes = []
-    for tale in tales:
+    for tale in ON_NODES:
         left = chosen(points, tale)
         while left:
             outcomes += lane.tell_killed(tale, calm[tale.name], left[:AT_ONCE], print)

@@ -1,4 +1,4 @@
-"""Another build of the operator takes over without touching what runs; the next version is shaped by the new build."""
+"""Another build of the operator takes over without touching what runs, a canary in its middle among it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +18,8 @@ CHANGES = {
         "hashlib.sha256(": "hashlib.sha1(",
     }
 }
+
+STEP = ("revision", "weight", "currentStepIndex", "startedAt", "weightSetAt", "stepStartedAt")
 
 
 @pytest.fixture
@@ -49,3 +51,30 @@ def test_an_upgrade_restarts_nothing_and_reaches_the_next_version(
     shaped = then.revisions()[new]
     assert shaped["data"]["template"]["spec"]["hostname"] == "upgraded"
     assert shaped["data"]["settings"]["timeoutSeconds"] == 45
+
+
+def test_a_canary_that_one_build_began_another_finishes(
+    given: Given, when: When, then: Then, scenario: Scenario, another: str
+) -> None:
+    given.a_model(versions=2)
+    steps = [{"setWeight": 20}, {"pause": {}}, {"setWeight": 50}, {"pause": {}}]
+    given.a_deployment(predictor={"replicas": 2}, strategy={"canary": {"steps": steps}})
+    when.the_alias_moves_to("2")
+    then.it_says("Paused", True, "PauseStep", within=120)
+    candidate = scenario.status("prices")["canary"]["revision"]
+    when.somebody_says("promote", candidate)
+    then.it_says("Paused", True, "PauseStep", "50 %", within=120)
+    begun, pods = scenario.status("prices")["canary"], then.pods()
+
+    scenario.world.operator.replace(another)
+    when.a_child_is_deleted("Service", "prices")
+    then.it_is_restored("Service", "prices")
+    now = scenario.status("prices")["canary"]
+    assert [now[key] for key in STEP] == [begun[key] for key in STEP]
+    assert then.pods() == pods
+
+    when.somebody_says("promote-full", begun["revision"])
+    then.it_serves("2", replicas=2)
+    then.only_stable_has_pods()
+    assert then.pods().items() <= pods.items()
+    assert len(then.revisions()) == 2

@@ -1,5 +1,8 @@
 """Gateways for tests: Traefik with one for HTTP and one for gRPC, which routes of every namespace may join."""
 
+import base64
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +14,11 @@ from rollway_cluster.manifests import CONFINED, NOBODY
 
 NAME = NAMESPACE = "traefik"
 CLASS = "rollway-traefik"
-HTTP_PORT, GRPC_PORT, ADMIN_PORT = 8000, 8001, 8080
+HTTP_PORT, GRPC_PORT, GUARDED_PORT, ADMIN_PORT = 8000, 8001, 8443, 8080
+USER, PASSWORD = "caller", "not-a-secret"
+"""Who may pass the guarded entry point, to which a test can attach a Gateway with a certificate."""
+_PORTS = {"http": HTTP_PORT, "grpc": GRPC_PORT, "guarded": GUARDED_PORT}
+_MIDDLEWARES = "/etc/traefik/middlewares"
 _SERVICE = f"{NAME}.{NAMESPACE}.svc"
 _GROUP = "gateway.networking.k8s.io"
 GATEWAYS = f"gateways.{_GROUP}"
@@ -73,6 +80,7 @@ def objects(image: str) -> list[Object]:
     return [
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _in_namespace(NAME)},
         *_permissions(),
+        _middlewares(),
         _deployment(image),
         {
             "apiVersion": "v1",
@@ -80,7 +88,7 @@ def objects(image: str) -> list[Object]:
             "metadata": _in_namespace(NAME),
             "spec": {
                 "selector": {"app": NAME},
-                "ports": [{"name": "http", "port": HTTP_PORT}, {"name": "grpc", "port": GRPC_PORT}],
+                "ports": [{"name": name, "port": port} for name, port in _PORTS.items()],
             },
         },
         {
@@ -121,6 +129,10 @@ def _deployment(image: str) -> Object:
             "--global.sendanonymoususage=false",
             f"--entrypoints.http.address=:{HTTP_PORT}",
             f"--entrypoints.grpc.address=:{GRPC_PORT}",
+            f"--entrypoints.guarded.address=:{GUARDED_PORT}",
+            # Before the middlewares of any route: who asks is known before what is asked for.
+            "--entrypoints.guarded.http.middlewares=users@file",
+            f"--providers.file.directory={_MIDDLEWARES}",
             # The entry point of this name has the probe and the metrics.
             f"--entrypoints.traefik.address=:{ADMIN_PORT}",
             "--ping=true",
@@ -132,19 +144,24 @@ def _deployment(image: str) -> Object:
             "--log.level=INFO",
         ],
         "ports": [
-            {"name": name, "containerPort": port}
-            for name, port in (("http", HTTP_PORT), ("grpc", GRPC_PORT), ("admin", ADMIN_PORT))
+            {"name": name, "containerPort": port} for name, port in (*_PORTS.items(), ("admin", ADMIN_PORT))
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
         "securityContext": CONFINED,
         "readinessProbe": {"httpGet": {"path": "/ping", "port": "admin"}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [
+            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "middlewares", "mountPath": _MIDDLEWARES},
+        ],
     }
     pod = {
         "serviceAccountName": NAME,
         "securityContext": NOBODY,
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [
+            {"name": "tmp", "emptyDir": {}},
+            {"name": "middlewares", "configMap": {"name": "middlewares"}},
+        ],
     }
     return {
         "apiVersion": "apps/v1",
@@ -155,6 +172,17 @@ def _deployment(image: str) -> Object:
             "selector": {"matchLabels": {"app": NAME}},
             "template": {"metadata": {"labels": {"app": NAME}}, "spec": pod},
         },
+    }
+
+
+def _middlewares() -> Object:
+    hashed = base64.b64encode(hashlib.sha1(PASSWORD.encode(), usedforsecurity=False).digest()).decode()
+    users = {"basicAuth": {"users": [f"{USER}:{{SHA}}{hashed}"]}}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _in_namespace("middlewares"),
+        "data": {"users.yaml": json.dumps({"http": {"middlewares": {"users": users}}})},
     }
 
 

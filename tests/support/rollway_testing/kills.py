@@ -436,6 +436,13 @@ def _rolled_back(story: Story, status: Status) -> bool:
     return condition(status, "Stalled").get("reason") == "RolledBack" and _serves("1")(story, status)
 
 
+def _given_up(story: Story, status: Status) -> bool:
+    closed = status["model"].get("closed", {})
+    return (closed.get("version"), closed.get("reason")) == ("2", "DeadlineExceeded") and _serves("1")(
+        story, status
+    )
+
+
 def _delete(story: Story) -> None:
     story.api.delete("ModelDeployment", story.name, story.namespace)
 
@@ -463,6 +470,11 @@ _ANALYSIS = {"metrics": [{"name": "error-rate", "minSamples": 20}]}
 _BEFORE_CANARY = Step(_by(_CANARY, analysis=_ANALYSIS), _serves("1"))
 _BLUE_GREEN = {"blueGreen": {"previewSeconds": 1, "scaleDownDelaySeconds": 1}}
 
+
+def _without_evidence(then: str) -> Step:
+    return Step(_by(_CANARY, analysis={"deadline": "5s", "onInconclusive": then}), _serves("1"))
+
+
 TALES = (
     Tale("first roll-out", (), FIRST),
     Tale("version change", (FIRST,), SECOND),
@@ -481,3 +493,10 @@ TALES = (
     Tale("blue-green", (Step(_by(_BLUE_GREEN), _serves("1")),), SECOND),
     Tale("delete", (FIRST,), DELETION),
 )
+
+ON_NODES = (
+    *(tale for tale in TALES if not tale.pretended),
+    Tale("canary promoted without evidence", (_without_evidence("Promote"),), SECOND),
+    Tale("canary given up without evidence", (_without_evidence("Abort"),), Step(_ask("2"), _given_up)),
+)
+"""What is told on a real cluster, where callers are not pretended."""
