@@ -134,8 +134,8 @@ def test_bad_versions_are_rolled_back_or_refused_and_stable_fails_no_request(
     tally = scenario.tally
     assert tally is not None
     rows = [row(kind, *ends[kind], tally) for kind in kinds]
-    head = ("version", "ended as", "answered well", "failed", "seconds with traffic")
-    for line in table(head, rows, right=(2, 3, 4)):
+    head = ("version", "ended as", "answered well", "failed", "seconds with traffic", "from the first bad answer")
+    for line in table(head, rows, right=(2, 3, 4, 5)):
         say(line)
     assert tally.failed_by.get("1", 0) == 0, tally.failures[:5]
     for kind in kinds:
@@ -152,7 +152,8 @@ def test_bad_versions_are_rolled_back_or_refused_and_stable_fails_no_request(
 def row(kind: str, version: str, entry: Mapping[str, Any], tally: judge.Tally) -> tuple[str, ...]:
     first, last = tally.spans.get(version, (0.0, 0.0))
     well, badly = tally.by_version.get(version, 0), tally.failed_by.get(version, 0)
-    return kind, entry["reason"], str(well), str(badly), f"{last - first:.1f}"
+    bad = tally.failed_since.get(version, first)  # a slow version answers badly from its first answer on
+    return kind, entry["reason"], str(well), str(badly), f"{last - first:.1f}", f"{last - bad:.1f}"
 
 
 def seconds_of(entry: Mapping[str, Any]) -> float:

@@ -49,6 +49,8 @@ class Tally:
     """What failed, by the version that the answer names; "nobody" where there was no answer, or it names none."""
     spans: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     """When each version answered first and last, well or not."""
+    failed_since: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """When each version first failed."""
 
     @property
     def by_version(self) -> Counter[str]:
@@ -62,6 +64,7 @@ def tally(answers: Iterable[Answer], expected: Expected) -> Tally:
     failures = []
     failed_by: Counter[str] = Counter()
     spans: dict[str, tuple[float, float]] = {}
+    failed_since: dict[str, float] = {}
     seconds: dict[int, Counter[str]] = {}
     for answer in answers:
         second = math.floor(answer["time"] - answers[0]["time"])
@@ -74,10 +77,12 @@ def tally(answers: Iterable[Answer], expected: Expected) -> Tally:
         if isinstance(named, str):
             spans[named] = spans.get(named, (float(answer["time"]), 0.0))[0], float(answer["time"])
         if why:
-            failed_by[named if isinstance(named, str) else "nobody"] += 1
+            whose = named if isinstance(named, str) else "nobody"
+            failed_by[whose] += 1
+            failed_since.setdefault(whose, float(answer["time"]))
             failures.append(f"request {answer['number']} ({answer['mode']}, second {second}): {why}")
     slowest = max((float(answer["seconds"]) for answer in answers), default=0.0)
-    return Tally(len(answers), tuple(failures), slowest, seconds, failed_by, spans)
+    return Tally(len(answers), tuple(failures), slowest, seconds, failed_by, spans, failed_since)
 
 
 def _some(values: Sequence[float]) -> str:
