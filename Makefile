@@ -68,7 +68,7 @@ load: $(ENVIRONMENT) binaries ## What the operator costs at 0, 100 and 1,000 obj
 
 .PHONY: e2e
 e2e: $(ENVIRONMENT) binaries images ## A real cluster, brought up and taken down
-	pytest --maxfail=5 tests/e2e
+	pytest --maxfail=5 --durations=15 tests/e2e
 
 .PHONY: test
 test: ## All of it: check, unit, integration, e2e
