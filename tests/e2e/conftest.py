@@ -26,8 +26,15 @@ OURS = re.compile(r"(kind-)?rollway(-[a-z0-9-]+)?")
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Progress that is seen while it is made: a first start takes its time."""
-    terminal = request.config.pluginmanager.getplugin("terminalreporter")
-    return lambda text: terminal.write_line(f"  {text}") if terminal else None
+    plugins = request.config.pluginmanager
+    terminal, capture = plugins.getplugin("terminalreporter"), plugins.getplugin("capturemanager")
+
+    def write(text: str) -> None:
+        if terminal and capture:
+            with capture.global_and_fixture_disabled():
+                terminal.write_line(f"  {text}")
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 import functools
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from statistics import NormalDist
@@ -17,6 +19,7 @@ from rollway_cluster.report import table
 from rollway_cluster.traefik import Gateway
 from rollway_testing import models
 from rollway_testing.scenario import Given, Scenario, Then, When
+from rollway_testing.stories import condition
 from rollway_testing.waiting import eventually, throughout
 
 RATE = 10.0
@@ -30,6 +33,9 @@ ANALYSIS = {
 }
 CANARY: dict[str, Any] = {"strategy": {"canary": {"steps": STEPS}}, "analysis": ANALYSIS}
 WAITS: dict[str, Any] = {"strategy": {"canary": {"steps": [*STEPS[:1], {"pause": {}}]}}, "analysis": ANALYSIS}
+WAITS_AT_HALF: dict[str, Any] = {"strategy": {"canary": {"steps": [{"setWeight": 50}, {"pause": {}}]}}}
+LEAST = 5
+"""An autoscaled model's pods."""
 SECONDS_TO_END = 240.0
 CONFIDENCE = 0.999
 
@@ -134,7 +140,14 @@ def test_bad_versions_are_rolled_back_or_refused_and_stable_fails_no_request(
     tally = scenario.tally
     assert tally is not None
     rows = [row(kind, *ends[kind], tally) for kind in kinds]
-    head = ("version", "ended as", "answered well", "failed", "seconds with traffic", "from the first bad answer")
+    head = (
+        "version",
+        "ended as",
+        "answered well",
+        "failed",
+        "seconds with traffic",
+        "from the first bad answer",
+    )
     for line in table(head, rows, right=(2, 3, 4, 5)):
         say(line)
     assert tally.failed_by.get("1", 0) == 0, tally.failures[:5]
@@ -272,7 +285,6 @@ def test_weights_are_true(
         say(line)
 
 
-@pytest.mark.thorough
 def test_one_tenant_reaches_no_other(
     given: Given, when: When, scenario: Scenario, through: Gateway | None
 ) -> None:
@@ -293,43 +305,66 @@ def test_one_tenant_reaches_no_other(
         neighbour.then.it_says("Stalled", True, "HostNotPermitted", "spec.route.hosts")
 
 
+@contextmanager
+def fewest_ready(scenario: Scenario) -> Iterator[Callable[[], int]]:
+    """Look every half a second how many pods are ready; gives the fewest, of both revisions together."""
+    seen, over = [LEAST], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.5):
+            pods = scenario.children("Pod")
+            seen.append(sum(condition(pod["status"], "Ready").get("status") == "True" for pod in pods))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield lambda: min(seen)
+    finally:
+        over.set()
+        looking.join()
+
+
 @pytest.mark.thorough
+@pytest.mark.parametrize("ends", ["promoted", "aborted"])
 def test_an_autoscaled_model_never_has_fewer_pods_than_it_began_with(
-    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None
+    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None, ends: str
 ) -> None:
     if through is None:
         pytest.skip("counts are the weights there")
-    scaling = {"autoscaling": {"minReplicas": 3, "maxReplicas": 5}}
-    predictor = {"replicas": 3, "resources": {"requests": {"cpu": "50m"}}}
+
+    def scalers() -> list[Any]:
+        return scenario.children("HorizontalPodAutoscaler")
+
+    scaling = {"autoscaling": {"minReplicas": LEAST, "maxReplicas": LEAST + 3}}
+    predictor = {"replicas": LEAST, "resources": {"requests": {"cpu": "50m"}}}
     given.a_model(versions=2)
-    given.a_deployment(predictor=predictor | scaling, **WAITS)
-    least = 3
-
-    def look() -> None:
-        nonlocal least
-        least = min(least, scenario.status("prices").get("stable", {}).get("readyReplicas", least))
-
-    with when.traffic_flows(gateway=through):
+    given.a_deployment(predictor=predictor | scaling, **WAITS_AT_HALF)
+    with when.traffic_flows(gateway=through), fewest_ready(scenario) as fewest:
         when.the_alias_moves_to("2")
         held(scenario, "PauseStep")
         canary = scenario.status("prices")["canary"]["revision"]
-        look()
         when.the_spec_changes({"predictor": {"autoscaling": None}})
         eventually(
-            lambda: scenario.children("HorizontalPodAutoscaler"),
+            scalers,
             lambda found: not found,
             within=60,
             what="no scaler",
         )
-        look()
         when.the_spec_changes({"predictor": scaling})
-        when.somebody_says("promote", canary)
-        then.it_settles_on("2", within=SECONDS_TO_END)
-        look()
-        (scaler,) = scenario.children("HorizontalPodAutoscaler")
-        assert scaler["spec"]["scaleTargetRef"]["name"] == scenario.status("prices")["stable"]["revision"]
+        if ends == "promoted":
+            when.somebody_says("promote", canary)
+            then.it_settles_on("2", within=SECONDS_TO_END)
+        else:
+            when.somebody_says("abort", canary)
+            then.it_settles_on("1", within=SECONDS_TO_END)
+        eventually(
+            lambda: [scaler["spec"]["scaleTargetRef"]["name"] for scaler in scalers()],
+            lambda scaled: scaled == [scenario.status("prices")["stable"]["revision"]],
+            within=30,
+            what="the scaler scales stable",
+        )
     then.no_request_failed(answered_by={"1", "2"})
-    assert least >= 3
+    assert fewest() >= LEAST
 
 
 def test_blue_green_shows_the_new_version_then_flips(
