@@ -47,6 +47,8 @@ _NEVER_ALIKE = frozenset(
 _MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"
 _MEASURED = r"\d+(\.\d+)?(\u2013\d+(\.\d+)?)?%"
 """A share of requests, or the bounds that it lies within: a share of the traffic has a space before its sign."""
+_LACK = r'(?<=error-rate: )[^"]*(?= when analysis\.deadline passed)'
+"""Which pods could not be read at that moment, and why."""
 
 
 @dataclass(frozen=True)
@@ -331,7 +333,8 @@ def end_of(story: Story) -> dict[str, Any]:
     for name, item in children["ControllerRevision"].items():
         text = text.replace(name, f"it@{item['revision']}")
     text = re.sub(rf"\b{re.escape(story.name)}\b", "it", text)
-    text = re.sub(_MEASURED, "some", re.sub(_MOMENT, "then", text))
+    for varying, word in ((_MOMENT, "then"), (_MEASURED, "some"), (_LACK, "nothing")):
+        text = re.sub(varying, word, text)
     ended: dict[str, Any] = json.loads(text.replace(story.namespace, "here"))
     return ended
 
