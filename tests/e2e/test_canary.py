@@ -259,12 +259,7 @@ def test_weights_are_true(
     when.the_alias_moves_to("2")
     rows = []
     for weight in weights:
-        eventually(
-            lambda: scenario.status("prices").get("canary", {}),
-            lambda canary, weight=weight: canary.get("weight") == weight and "stepStartedAt" in canary,  # type: ignore[misc]
-            within=SECONDS_TO_END,
-            what=f"the weight {weight} is in force",
-        )
+        in_force(scenario, weight)
         with when.traffic_flows(rate=100, gateway=through) as traffic:
             eventually(
                 lambda: len(traffic.lines),
@@ -282,6 +277,51 @@ def test_weights_are_true(
         revision = scenario.status("prices")["canary"]["revision"]
         when.somebody_says("promote", f"{revision}/from-{weight}")
     for line in table(("weight", "requests", "answered by the canary"), rows):
+        say(line)
+
+
+def in_force(scenario: Scenario, weight: int) -> None:
+    """Wait until a canary has its weight, and the step's time runs."""
+    eventually(
+        lambda: scenario.status("prices").get("canary", {}),
+        lambda canary: canary.get("weight") == weight and "stepStartedAt" in canary,
+        within=SECONDS_TO_END,
+        what=f"the weight {weight} is in force",
+    )
+
+
+def test_without_a_gateway_new_connections_are_shared_as_the_pods_are(
+    given: Given,
+    when: When,
+    then: Then,
+    scenario: Scenario,
+    through: Gateway | None,
+    say: Callable[[str], None],
+) -> None:
+    if through is not None:
+        pytest.skip("the route has the weights there")
+    steps = [{"setWeight": 25}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]
+    given.a_model(versions=2)
+    given.a_deployment(predictor={"replicas": 3}, strategy={"canary": {"steps": steps}}, analysis=ANALYSIS)
+    when.the_alias_moves_to("2")
+    rows = []
+    for weight, percent in ((25, 25), (60, 50)):
+        in_force(scenario, weight)
+        with when.traffic_flows(rate=60) as traffic:
+            eventually(
+                lambda: len(traffic.lines), lambda sent: sent >= 2000, within=120, what="requests are sent"
+            )
+        tally, status = scenario.tally, scenario.status("prices")
+        assert tally is not None
+        assert not tally.failures, tally.failures[:5]
+        assert {share["version"]: share["percent"] for share in status["traffic"]}["2"] == percent
+        fresh = [line["version"] for line in traffic.lines if line["mode"].endswith("fresh")]
+        got, sent = fresh.count("2"), len(fresh)
+        rows.append((f"{weight} %", f"{percent} %", str(sent), f"{100 * got / sent:.1f} %"))
+        assert sent - most(1 - percent / 100, sent) <= got <= most(percent / 100, sent), rows
+        when.somebody_says("promote", f"{status['canary']['revision']}/from-{weight}")
+    then.an_event_says("WeightApproximated")
+    for line in table(("weight", "said", "fresh connections", "answered by the canary"), rows):
         say(line)
 
 
