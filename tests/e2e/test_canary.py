@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from rollway_cluster import jobs, judge
+from rollway_cluster.demo import how_it_ended
 from rollway_cluster.install import Installation
 from rollway_cluster.report import table
 from rollway_cluster.traefik import Gateway
@@ -85,20 +86,16 @@ def through(
         installer()
 
 
-def ended(status: Mapping[str, Any], version: str) -> dict[str, Any]:
-    """How the rollout of a version ended, once it has."""
-    found = [entry for entry in status.get("history", ()) if entry["version"] == version]
-    return found[-1] if found and "canary" not in status else {}
-
-
 def until_ended(scenario: Scenario, version: str = "2") -> dict[str, Any]:
-    return eventually(
-        lambda: ended(scenario.status("prices"), version),
+    entry = eventually(
+        lambda: how_it_ended(scenario.deployment("prices"), version),
         bool,
         within=SECONDS_TO_END,
         what=f"the rollout of v{version} ends",
         told=lambda _: scenario.status("prices"),
     )
+    assert entry is not None
+    return entry
 
 
 def most(share: float, number: int) -> float:

@@ -38,8 +38,8 @@ class Evidence:
             key,
             Rollout(wanted.stable, wanted.canary, status.canary.started_at),
             wanted.step,
-            stable=_targets(observed, wanted.stable),
-            canary=_targets(observed, wanted.canary),
+            stable=_targets(observed, observed.of(wanted.stable)),
+            canary=_targets(observed, observed.of(wanted.canary)),
             now=observed.now,
             minimums=wanted.minimums,
         )
@@ -70,7 +70,7 @@ class Evidence:
         return known
 
     async def _compare(self, observed: Observed, pods: tuple[Pod, Pod]) -> Comparison:
-        targets = [target for pod in pods for target in _targets_of(observed, (pod,))]
+        targets = _targets(observed, pods)
         if len(targets) < len(pods):
             return Comparison(unknown="a pod has no address yet")
         stable, candidate = [await self._source.signature(target) for target in targets]
@@ -82,11 +82,7 @@ class Evidence:
         return Comparison(problem=compatibility(stable, candidate))
 
 
-def _targets(observed: Observed, revision: str) -> list[Target]:
-    return _targets_of(observed, observed.of(revision))
-
-
-def _targets_of(observed: Observed, pods: Iterable[Pod]) -> list[Target]:
+def _targets(observed: Observed, pods: Iterable[Pod]) -> list[Target]:
     """Give those pods that callers can have asked: ready, or ready before."""
     revisions = {revision.name: revision for revision in observed.revisions}
     return [

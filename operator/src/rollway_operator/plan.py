@@ -160,14 +160,13 @@ def desired_traffic(outlook: Outlook, situation: Situation, platform: Platform) 
         else:
             objects.append(manifests.service(deployment, deployment.metadata.name, stable.revision))
     strategy = deployment.spec.strategy
-    shown = candidate if candidate and candidate.ready else stable
-    if strategy and strategy.blue_green:
-        objects.append(traffic.preview_service(deployment, shown.revision))
-    weight = roles.progress.weight if candidate and candidate.ready else 0
-    shares = [traffic.Share.of(stable.revision, 100 - weight)]
-    if candidate and weight:
-        shares.append(traffic.Share.of(candidate.revision, weight))
     track = candidate.revision if candidate and candidate.ready else None
+    if strategy and strategy.blue_green:
+        objects.append(traffic.preview_service(deployment, track or stable.revision))
+    weight = roles.progress.weight if track else 0
+    shares = [traffic.Share.of(stable.revision, 100 - weight)]
+    if track and weight:
+        shares.append(traffic.Share.of(track, weight))
     hosts = traffic.hosts_of(deployment, platform)
     for kind, gateway in platform.gateways.items():
         # Routes refer to the revision's own Service, which is made before them.

@@ -69,8 +69,10 @@ def render(
 def _known(deployment: ModelDeployment, observed: Observed) -> StoredRevision | None:
     """Give the revision wanted last, or the newest of its version where that one was never stored."""
     before = deployment.status.model
-    alike = [r for r in observed.revisions if before and r.version == before.target_version]
-    return max(alike, key=lambda r: (before and r.name == before.target_revision, r.number), default=None)
+    if before is None:
+        return None
+    alike = (revision for revision in observed.revisions if revision.version == before.target_version)
+    return max(alike, key=lambda found: (found.name == before.target_revision, found.number), default=None)
 
 
 def _still_asks_for(deployment: ModelDeployment, known: StoredRevision) -> bool:

@@ -31,6 +31,7 @@ from rollway_testing.tellings import (
     first,
     held,
     let_go,
+    loses_its_status,
     on_its_way,
     seconds,
     stepped,
@@ -357,13 +358,8 @@ def test_in_manual_mode_a_failure_holds_until_a_person_says_more(act: Actor, ver
 @at_each_step
 def test_with_its_status_wiped_traffic_stays_as_it_is_and_it_goes_on(act: Actor, place: Place) -> Telling:
     yield from comes_to(act, place)
-    seen = yield seconds(0)
-    revision, service = seen.canary["revision"], seen.service
-    act.story.api.set_status(
-        "ModelDeployment", act.story.name, act.story.namespace, dict.fromkeys(seen.status)
-    )
-    seen = yield Until("it is known again", lambda seen: seen.canary.get("revision") == revision)
-    assert seen.canary.get("weight", 0) == place.weight
+    service = (yield seconds(0)).service
+    yield from loses_its_status(act, place)
     yield from throughout(4, "the Service is the very same", lambda seen: seen.service == service)
     yield from let_go(act, place)
     assert act.lost == 0

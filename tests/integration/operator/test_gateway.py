@@ -19,6 +19,7 @@ from rollway_testing.tellings import (
     ended,
     first,
     let_go,
+    loses_its_status,
     on_its_way,
     seconds,
     throughout,
@@ -170,13 +171,8 @@ def test_moved_back_it_ends_and_nothing_is_closed(act: Actor, place: Place) -> T
 @at_each_step
 def test_with_its_status_wiped_traffic_stays_as_it_is_and_it_goes_on(act: Actor, place: Place) -> Telling:
     yield from comes_to(act, place)
-    seen = yield seconds(0)
-    revision, routes = seen.canary["revision"], seen.weights
-    act.story.api.set_status(
-        "ModelDeployment", act.story.name, act.story.namespace, dict.fromkeys(seen.status)
-    )
-    seen = yield Until("it is known again", lambda seen: seen.canary.get("revision") == revision)
-    assert seen.canary.get("weight", 0) == place.weight
+    routes = (yield seconds(0)).weights
+    yield from loses_its_status(act, place)
     yield from throughout(4, "the routes share alike", lambda seen: seen.weights == routes)
     yield from let_go(act, place)
     assert act.lost == 0

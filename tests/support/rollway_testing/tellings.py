@@ -178,3 +178,14 @@ def let_go(act: Actor, place: Place) -> Telling:
         seen = yield held("PauseStep")
         act.story.say("promote", f"{seen.canary['revision']}/go-on")
     yield version_serves("2")
+
+
+def loses_its_status(act: Actor, place: Place) -> Telling:
+    """Wipe the status, and wait until the candidate is known again, with the weight of its place."""
+    seen = yield seconds(0)
+    revision = seen.canary["revision"]
+    act.story.api.set_status(
+        "ModelDeployment", act.story.name, act.story.namespace, dict.fromkeys(seen.status)
+    )
+    seen = yield Until("it is known again", lambda seen: seen.canary.get("revision") == revision)
+    assert seen.canary.get("weight", 0) == place.weight
