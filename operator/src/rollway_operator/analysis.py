@@ -6,20 +6,18 @@
                                                         Inconclusive: neither, or no evidence, which is never evidence
 
 Shares differ from step to step, so a base rate that moves would fake a difference where steps were pooled: each step is
-compared within itself, and the differences are averaged (rollout.md rules 8 to 11).
+compared within itself, and their evidence is multiplied (rollout.md rules 8 to 11).
 
-Whoever looks often enough at noise sees a failure. So a verdict Failed is looked for only when the samples have
-doubled: the k-th look may err with (1 - confidence)/2^k, all of them together with no more than 1 - confidence. What a
-look saw is kept, so what failed once stays failed. Successful is looked for each time: it has to hold at the end.
+Whoever looks often enough at noise sees what is not there. The intervals are confidence sequences, which hold at all
+looks at once: the chance that one of them ever leaves out the truth is no more than what the confidence leaves.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from math import ceil, hypot, inf, isinf, sqrt
-from statistics import NormalDist
-from typing import Any, Final
+from math import ceil, exp, fsum, inf, isinf, lgamma, log
+from typing import Any, Final, Protocol
 
 ERROR_RATE: Final = "error-rate"
 LATENCY_P99: Final = "latency-p99"
@@ -30,8 +28,10 @@ STALE: Final = timedelta(seconds=30)
 _SLOW_SHARE: Final = 0.01
 """How many requests are slower than the 99th percentile."""
 _LARGEST_GROWTH: Final = 2.0**16
-_SUREST: Final = 1 - 2.0**-52
-"""The largest probability short of one: what a very late look may err by is less than a float can tell from none."""
+_HALVINGS: Final = 18
+"""How often an interval between -1 and 1 is halved to find a number in it, to a hundred-thousandth."""
+BETA: Final = (0.1, 1.0)
+"""The mixture of rates, by its parameters: half of it lies below a thousandth."""
 _TO: Final = "\N{EN DASH}"
 _TIMES: Final = "\N{MULTIPLICATION SIGN}"
 
@@ -139,6 +139,8 @@ class Stratum:
 
     stable: Tally = NOTHING
     canary: Tally = NOTHING
+    seconds: float = 0.0
+    """For how long it was counted."""
 
     @property
     def compares(self) -> bool:
@@ -255,28 +257,20 @@ class Window:
     stable: Side = Side()
     canary: Side = Side()
     strata: Strata = field(default_factory=dict)
-    looks: tuple[Strata, ...] = ()
-    """What the strata were whenever `samples` had passed a minimum times a power of two."""
 
-    def add(self, sample: Sample, step: int, minimums: Iterable[int] = ()) -> "Window":
-        """Take in what was read under a step.
-
-        `step` names a stratum: any number that changes whenever the shares of traffic do. `minimums` are the metrics'
-        `minSamples`: the strata are kept as a look at the first reading that has one of them once, twice, four times,
-        eight times, …. One is always among them: a metric whose minimum was changed finds looks, a little later.
-        """
+    def add(self, sample: Sample, step: int) -> "Window":
+        """Take in what was read under a step: any number that changes whenever the shares of traffic do."""
         stable, by_stable = self.stable.read(sample.stable, step)
         canary, by_canary = self.canary.read(sample.canary, step)
         before = self.strata.get(step, Stratum())
-        strata = {**self.strata, step: Stratum(before.stable + by_stable, before.canary + by_canary)}
-        had, has = samples(self.strata), samples(strata)
-        due = any(_looks_due(has, minimum) > _looks_due(had, minimum) for minimum in {1, *minimums})
+        last = self.canary.reading.at if self.canary.reading and step in self.strata else sample.canary.at
+        seconds = before.seconds + (sample.canary.at - last).total_seconds()
+        strata = {**self.strata, step: Stratum(before.stable + by_stable, before.canary + by_canary, seconds)}
         return Window(
             started=self.started or sample.canary.at,
             stable=stable,
             canary=canary,
             strata=strata,
-            looks=(*self.looks, strata) if due else self.looks,
         )
 
     def samples_in_step(self, step: int) -> int:
@@ -297,22 +291,15 @@ class Window:
         return min(self.canary.stuck.values(), default=None)
 
 
-def samples(strata: Strata) -> int:
-    """Say how much there is to compare: the smaller side's requests in the steps in which both had some."""
-    compared = [stratum for stratum in strata.values() if stratum.compares]
-    return min(sum(stratum.canary.n for stratum in compared), sum(stratum.stable.n for stratum in compared))
-
-
-def _looks_due(number: int, minimum: int) -> int:
-    """Say for how many looks a number of samples is enough: at the minimum, and whenever it has doubled.
-
-    >>> [_looks_due(number, 50) for number in (49, 50, 99, 100, 199, 200, 400)]
-    [0, 1, 1, 2, 2, 3, 4]
-    """
-    return (number // max(1, minimum)).bit_length()
-
-
 # ------------------------------------------------------------------------------------------------ the statistics
+#
+# A confidence sequence is the set of all values that the evidence does not speak against, and the evidence against a
+# value is a ratio of likelihoods: of all that was counted under a mixture of what might be the case, and under what
+# suits the value best. Were the value the true one, that ratio would ever become 1/alpha with a chance of no more than
+# alpha, however often one looks and for whatever reason one stops (Ville, 1939; the mixture is Robbins', 1970, and to
+# hold it against the best of many is universal inference: Wasserman, Ramdas and Balakrishnan, PNAS 117: 16880, 2020,
+# section 8). Nothing is approximated, so it holds at rates near zero too, where intervals made for one look and many
+# errors (Wilson, Newcombe) do not. It takes more requests than those; see docs/concepts.md.
 
 
 @dataclass(frozen=True)
@@ -342,6 +329,20 @@ class Pair:
         """
         return self.canary_n * self.stable_n / (self.canary_n + self.stable_n)
 
+    @property
+    def difference(self) -> float:
+        """By how much the canary's share of errors is above stable's."""
+        return self.canary_errors / self.canary_n - self.stable_errors / self.stable_n
+
+    def __add__(self, other: "Pair") -> "Pair":
+        """Count two steps as if they were one."""
+        return Pair(
+            self.canary_errors + other.canary_errors,
+            self.canary_n + other.canary_n,
+            self.stable_errors + other.stable_errors,
+            self.stable_n + other.stable_n,
+        )
+
     def grown(self, times: float) -> "Pair":
         """Give as it would be with so many times the requests, had they gone as these did."""
         return Pair(
@@ -352,96 +353,175 @@ class Pair:
         )
 
 
-def wilson(successes: float, number: float, confidence: float) -> Estimate:
-    """Estimate a share by Wilson's score interval (1927), which holds for few samples and shares near 0 or 1.
+def level(confidence: float) -> float:
+    """Give the logarithm of the evidence that excludes a value, when each end may err with half of what is left.
 
-    Newcombe (1998, Statistics in Medicine 17: 857-872, table I): 81 of 263, 15 of 148, 0 of 20, 1 of 29.
+    >>> f"{level(0.95):.2f}"  # 40 to one
+    '3.69'
+    """
+    return log(2 / max(1 - confidence, 2.0**-52))
 
-    >>> for successes, number in ((81, 263), (15, 148), (0, 20), (1, 29)):
-    ...     found = wilson(successes, number, 0.95)
+
+def share(successes: float, number: float, confidence: float) -> Estimate:
+    """Estimate a share by Robbins' mixture: the values that a Beta mixture does not outdo too clearly.
+
+    Of 500 requests none is slow, then 5 are:
+
+    >>> for successes in (0, 5):
+    ...     found = share(successes, 500, 0.95)
     ...     print(f"{found.low:.4f} to {found.high:.4f}")
-    0.2553 to 0.3662
-    0.0624 to 0.1605
-    0.0000 to 0.1611
-    0.0061 to 0.1718
+    0.0000 to 0.0087
+    0.0012 to 0.0348
     """
-    share = successes / number
-    z = NormalDist().inv_cdf(min((1 + confidence) / 2, _SUREST))
-    spread = z * sqrt(share * (1 - share) / number + (z / number) ** 2 / 4)
-    middle = share + z * z / number / 2
-    whole = 1 + z * z / number
-    # Rounding must not put the share outside of its interval.
-    low = min(share, max(0.0, (middle - spread) / whole))
-    return Estimate(share, low, max(share, min(1.0, (middle + spread) / whole)))
+    told, enough = successes / number, level(confidence)
+
+    def excluded(value: float) -> bool:
+        return share_evidence(successes, number, value) >= enough
+
+    return Estimate(told, _edge(told, 0, excluded), _edge(told, 1, excluded))
 
 
-def less(one: Estimate, other: Estimate) -> Estimate:
-    """Estimate a difference from the intervals of what is subtracted: MOVER, the method of variance estimates recovery.
-
-    Of two Wilson intervals it makes Newcombe's method 10 (1998, Statistics in Medicine 17: 873-890), whose table II has
-    56 of 70 less 48 of 80:
-
-    >>> found = less(wilson(56, 70, 0.95), wilson(48, 80, 0.95))
-    >>> print(f"{found.value:.4f}: {found.low:.4f} to {found.high:.4f}")
-    0.2000: 0.0524 to 0.3339
-    """
-    value = one.value - other.value
-    below = hypot(one.value - one.low, other.high - other.value)
-    above = hypot(one.high - one.value, other.value - other.low)
-    return Estimate(value, value - below, value + above)
-
-
-def average(parts: Sequence[tuple[float, float, float]], confidence: float) -> Estimate:
-    """Estimate the average of several shares, each given as its weight, successes and number.
-
-    It is Wilson's interval for the number of requests that would tell as much in one lot, by the larger of two answers:
-    what the weights leave of the numbers if the shares are alike (Kish, Survey Sampling, 1965), and what the spread
-    within the parts leaves of them if they are not (the design effect, as in Korn and Graubard, 1998).
-
-    Lots of equal size and weight tell as much as one:
-
-    >>> average([(1, 3, 50), (1, 3, 50)], 0.95) == wilson(6, 100, 0.95)
-    True
-    """
-    total = sum(weight for weight, _, _ in parts)
-    share = spread = alike = 0.0
-    for weight, successes, number in parts:
-        own, factor = successes / number, (weight / total) ** 2 / number
-        share += weight / total * own
-        spread += factor * own * (1 - own)
-        alike += factor
-    share = min(share, 1.0)
-    if 0 < share < 1:
-        alike = max(alike, spread / (share * (1 - share)))
-    return wilson(share / alike, 1 / alike, confidence)
+def share_evidence(successes: float, number: float, value: float) -> float:
+    """Give the logarithm of the evidence against a value of a share."""
+    return _mixed(successes, number) - _likelihood(successes, number, value)
 
 
 def difference(pairs: Sequence[Pair], confidence: float) -> Estimate:
-    """Estimate by how much the canary's error rate is above stable's, averaged over the steps.
-
-    Each side's rate is averaged with the same weights, and one is subtracted from the other; Tang compares that with
-    other ways (2020, MOVER confidence intervals for a difference or ratio effect parameter under stratified sampling).
-    Combining the steps' own intervals instead (Zou, Huang and Zhang, 2009) is wider for the few errors that are usual,
-    and where steps have ten requests each it misses the true difference three times too often.
+    """Estimate by how much the canary's error rate is above stable's, the same in all steps; see `evidence`.
 
     In a quiet step nobody failed, in the next an outage hit half of all requests. Pooled, the canary's 45 of 100 would
     look far worse than stable's 5 of 100:
 
     >>> found = difference([Pair(0, 10, 0, 90), Pair(45, 90, 5, 10)], 0.95)
     >>> print(f"{found.value:.1f}: {found.low:.2f} to {found.high:.2f}")
-    0.0: -0.21 to 0.20
+    0.0: -0.12 to 0.41
     """
-    return less(canary_rate(pairs, confidence), stable_rate(pairs, confidence))
+    enough = level(confidence)
+    told = _average(pairs, [pair.difference for pair in pairs])
+    low = _edge(1.0, -1.0, lambda value: evidence(pairs, value, Claim.ABOVE) >= enough)
+    high = _edge(-1.0, 1.0, lambda value: evidence(pairs, value, Claim.BELOW) >= enough)
+    # Where steps contradict each other no one value suits them all, and the ends change places.
+    return Estimate(told, min(low, high, told), max(low, high, told))
 
 
-def canary_rate(pairs: Sequence[Pair], confidence: float) -> Estimate:
-    """Estimate the canary's error rate, averaged over the steps."""
-    return average([(pair.weight, pair.canary_errors, pair.canary_n) for pair in pairs], confidence)
+class Claim(StrEnum):
+    """What there may be evidence for."""
+
+    BELOW = "below"
+    ABOVE = "above"
 
 
-def stable_rate(pairs: Sequence[Pair], confidence: float) -> Estimate:
-    """Estimate stable's error rate, averaged over the steps with the same weights."""
-    return average([(pair.weight, pair.stable_errors, pair.stable_n) for pair in pairs], confidence)
+def evidence(pairs: Sequence[Pair], value: float, claim: Claim) -> float:
+    """Give the logarithm of the evidence that the difference is below a value (or above), and not in every step beyond.
+
+    What might be the case: both rates are the same, or each has its own; in all steps alike, or in each step anew. That
+    they are the same is what most canaries are, so it has most of the weight where it can be of use.
+
+    It takes 230 requests of the canary without an error, and nine times as many of stable, to say that it fails less
+    than 2 % more:
+
+    >>> [evidence([Pair(0, n, 0, 9 * n)], 0.02, Claim.BELOW) >= level(0.95) for n in (229, 230)]
+    [False, True]
+    """
+    whole = sum(pairs[1:], pairs[0])
+    apart = (_apart(whole), sum(map(_apart, pairs)))
+    same = (_together(whole), sum(map(_together, pairs)))
+    if claim is Claim.BELOW:
+        mixture = _mean((same[0], same[0], same[0], same[0], same[1], same[1], *apart))
+    else:
+        mixture = _mean(apart)
+    return mixture - sum(best(pair, value, claim) for pair in pairs)
+
+
+def _apart(pair: Pair) -> float:
+    return _mixed(pair.canary_errors, pair.canary_n) + _mixed(pair.stable_errors, pair.stable_n)
+
+
+def _together(pair: Pair) -> float:
+    return _mixed(pair.canary_errors + pair.stable_errors, pair.canary_n + pair.stable_n)
+
+
+def _mixed(successes: float, number: float) -> float:
+    """Give the log-likelihood under a Beta mixture of rates, most of which are small, as rates of errors are."""
+    a, b = BETA
+    return _log_beta(a + successes, b + number - successes) - _log_beta(a, b)
+
+
+def _log_beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+def _likelihood(successes: float, number: float, rate: float) -> float:
+    """Give the log-likelihood of a rate; what cannot be is infinitely unlikely."""
+    return _times_log(successes, rate) + _times_log(number - successes, 1 - rate)
+
+
+def _times_log(number: float, rate: float) -> float:
+    if not number:
+        return 0.0
+    return number * log(rate) if rate > 0 else -inf
+
+
+def best(pair: Pair, value: float, claim: Claim) -> float:
+    """Give the log-likelihood of the rates that suit a step best among those whose difference is beyond the value."""
+    beyond = pair.difference >= value if claim is Claim.BELOW else pair.difference <= value
+    if beyond:
+        canary, stable = pair.canary_errors / pair.canary_n, pair.stable_errors / pair.stable_n
+    else:
+        # Likelihoods are concave: the best two rates differ by just the value, and lie between what suits either side.
+        ends = sorted((pair.canary_errors / pair.canary_n - value, pair.stable_errors / pair.stable_n))
+        low, high = (min(max(end, 0.0, -value), 1.0, 1.0 - value) for end in ends)
+        stable = _root(lambda rate: _slope(pair, rate, value), low, high)
+        canary = stable + value
+    return _likelihood(pair.canary_errors, pair.canary_n, canary) + _likelihood(
+        pair.stable_errors, pair.stable_n, stable
+    )
+
+
+def _slope(pair: Pair, stable: float, value: float) -> float:
+    """Give how the likelihood grows with stable's rate, where the canary's is above it by the value."""
+    canary = stable + value
+    return (
+        _over(pair.canary_errors, canary)
+        - _over(pair.canary_n - pair.canary_errors, 1 - canary)
+        + _over(pair.stable_errors, stable)
+        - _over(pair.stable_n - pair.stable_errors, 1 - stable)
+    )
+
+
+def _over(number: float, rate: float) -> float:
+    if not number:
+        return 0.0
+    return number / rate if rate > 0 else inf
+
+
+def _root(slope: Callable[[float], float], low: float, high: float) -> float:
+    """Find where a falling slope is nought, or the end that is nearest to it."""
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return (low + high) / 2
+
+
+def _edge(inside: float, outside: float, excluded: Callable[[float], bool]) -> float:
+    """Find where an interval ends, from a value inside to the last that is possible."""
+    if not excluded(outside):
+        return outside
+    for _ in range(_HALVINGS):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if excluded(middle) else (middle, outside)
+    return outside
+
+
+def _average(pairs: Sequence[Pair], values: Sequence[float]) -> float:
+    weighted = sum(pair.weight * value for pair, value in zip(pairs, values, strict=True))
+    return weighted / sum(pair.weight for pair in pairs)
+
+
+def _mean(logarithms: Sequence[float]) -> float:
+    """Give the logarithm of the mean of numbers that are given by their logarithms."""
+    largest = max(logarithms)
+    return largest + log(fsum(exp(one - largest) for one in logarithms) / len(logarithms))
 
 
 # ------------------------------------------------------------------------------------------------ the verdict
@@ -519,86 +599,83 @@ class Result:
         return {key: value for key, value in told.items() if value is not None}
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """What a metric reads out of the strata: one number that must lie within one limit."""
+class _Finding(Protocol):
+    """What a metric reads out of the strata: one number that must lie within a limit."""
 
-    limit: float
-    estimate: Callable[[float, float], Estimate]
-    """By confidence, and by how many times as many samples of the same kind there would be."""
-    threshold: str
-    told: Callable[[_Where, float], str]
-    """The sentence with its numbers, at a confidence."""
+    @property
+    def threshold(self) -> str:
+        """The limit, in words."""
+
+    def evidence(self, claim: Claim, growth: float) -> float:
+        """Give the logarithm of the evidence that the number is below the limit, or above it.
+
+        `growth` is how many times as many samples of the same kind there would be.
+        """
+
+    def estimate(self, confidence: float) -> Estimate:
+        """Give the number with its interval."""
+
+    def told(self, where: _Where, found: Estimate) -> str:
+        """Say it in a sentence."""
+
+
+def _where(finding: _Finding, confidence: float, growth: float = 1) -> _Where:
+    enough = level(confidence)
+    if finding.evidence(Claim.ABOVE, growth) >= enough:
+        return _Where.BEYOND
+    return _Where.WITHIN if finding.evidence(Claim.BELOW, growth) >= enough else _Where.OPEN
 
 
 def judge(metric: Metric, window: Window, confidence: float, now: datetime) -> Result:
     """Say what one metric says of the candidate."""
-    return (
-        _failed(metric, window, confidence)
-        or _unknown(metric, window, now)
-        or _present(metric, window, confidence)
+    strata = window.strata
+    finding, few = _find(metric, strata), _too_few(metric, strata)
+    where = _Where.OPEN if few or isinstance(finding, str) else _where(finding, confidence)
+    if where is not _Where.BEYOND and (unread := _unread(window, now)):
+        return Result(metric.name, Phase.INCONCLUSIVE, unread[1], samples=_canary_n(strata), reason=unread[0])
+    if few or isinstance(finding, str):
+        lack, why = (Lack.TOO_FEW_SAMPLES, few) if few else (Lack.NO_DATA, str(finding))
+        return Result(metric.name, Phase.INCONCLUSIVE, why, samples=_canary_n(strata), reason=lack)
+    found = finding.estimate(confidence)
+    told = finding.told(where, found)
+    more = needed(metric, window, confidence) if where is _Where.OPEN else None
+    return Result(
+        name=metric.name,
+        phase=_PHASES[where],
+        message=f"{told}; {_wait(more, strata)}" if more else told,
+        value=found.value,
+        interval=(found.low, found.high),
+        threshold=finding.threshold,
+        samples=_canary_n(strata),
     )
 
 
-def _failed(metric: Metric, window: Window, confidence: float) -> Result | None:
-    """Find the first look at which the whole interval lay beyond the limit."""
-    for number, strata in _looks(window, metric.min_samples):
-        finding = _find(metric, strata)
-        at_look = 1 - (1 - confidence) / 2**number
-        if isinstance(finding, _Finding) and finding.estimate(at_look, 1).low > finding.limit:
-            return _result(metric, strata, finding, at_look, _Where.BEYOND)
-    return None
-
-
-def _looks(window: Window, minimum: int) -> Iterator[tuple[int, Strata]]:
-    """Give the looks of a metric, with their numbers: where the samples doubled twice at once, one look is saved."""
-    taken = due = 0
-    for strata in window.looks:
-        enough = _looks_due(samples(strata), minimum)
-        if enough > due:
-            due, taken = enough, taken + 1
-            yield taken, strata
-
-
-def _unknown(metric: Metric, window: Window, now: datetime) -> Result | None:
-    """Say why there is nothing to judge by."""
+def _unread(window: Window, now: datetime) -> tuple[Lack, str] | None:
+    """Say which pods are not known to do well, and why."""
     for name, side in (("stable", window.stable), ("canary", window.canary)):
         reading = side.reading
         if reading is None or now - reading.at > STALE:
             since = f"for {(now - reading.at).total_seconds():.0f} s" if reading else "yet"
-            return _lacking(metric, window, Lack.NO_DATA, f"no {name} pod was read {since}")
+            return Lack.NO_DATA, f"no {name} pod was read {since}"
         asked = len(reading.pods) + len(reading.missing)
         if not asked:
-            return _lacking(metric, window, Lack.NO_DATA, f"there is no {name} pod to read")
+            return Lack.NO_DATA, f"there is no {name} pod to read"
         if unread := side.unread(now):
             why = f"{len(unread)} of {asked} {name} pods could not be read: {min(unread.values())}"
-            return _lacking(metric, window, Lack.PROVIDER_ERROR, why)
-    compared = [stratum for stratum in window.strata.values() if stratum.compares]
+            return Lack.PROVIDER_ERROR, why
+    return None
+
+
+def _too_few(metric: Metric, strata: Strata) -> str | None:
+    compared = [stratum for stratum in strata.values() if stratum.compares]
     numbers = {
         "stable": sum(stratum.stable.n for stratum in compared),
         "canary": sum(stratum.canary.n for stratum in compared),
     }
     for name, number in numbers.items():
         if number < metric.min_samples:
-            why = f"{number} {name} requests were counted, and at least {metric.min_samples} are needed"
-            return _lacking(metric, window, Lack.TOO_FEW_SAMPLES, why)
+            return f"{number} {name} requests were counted, and at least {metric.min_samples} are needed"
     return None
-
-
-def _present(metric: Metric, window: Window, confidence: float) -> Result:
-    """Say whether the whole interval lies within the limit now."""
-    finding = _find(metric, window.strata)
-    if isinstance(finding, str):
-        return _lacking(metric, window, Lack.NO_DATA, finding)
-    if finding.estimate(confidence, 1).high <= finding.limit:
-        return _result(metric, window.strata, finding, confidence, _Where.WITHIN)
-    result = _result(metric, window.strata, finding, confidence, _Where.OPEN)
-    more = needed(metric, window, confidence)
-    return (
-        replace(result, message=f"{result.message}; about {more} more requests would tell")
-        if more
-        else result
-    )
 
 
 def needed(metric: Metric, window: Window, confidence: float) -> int | None:
@@ -606,13 +683,9 @@ def needed(metric: Metric, window: Window, confidence: float) -> int | None:
     finding = _find(metric, window.strata)
     if isinstance(finding, str):
         return None
-    have = samples(window.strata)
 
     def tells(growth: float) -> bool:
-        if finding.estimate(confidence, growth).high <= finding.limit:
-            return True
-        number = max(1, _looks_due(int(have * growth), metric.min_samples))
-        return finding.estimate(1 - (1 - confidence) / 2**number, growth).low > finding.limit
+        return _where(finding, confidence, growth) is not _Where.OPEN
 
     enough = 2.0
     while not tells(enough):
@@ -626,21 +699,12 @@ def needed(metric: Metric, window: Window, confidence: float) -> int | None:
     return _rounded((enough - 1) * _canary_n(window.strata))
 
 
-def _result(metric: Metric, strata: Strata, finding: _Finding, confidence: float, where: _Where) -> Result:
-    found = finding.estimate(confidence, 1)
-    return Result(
-        name=metric.name,
-        phase=_PHASES[where],
-        message=finding.told(where, confidence),
-        value=found.value,
-        interval=(found.low, found.high),
-        threshold=finding.threshold,
-        samples=_canary_n(strata),
-    )
-
-
-def _lacking(metric: Metric, window: Window, reason: Lack, why: str) -> Result:
-    return Result(metric.name, Phase.INCONCLUSIVE, why, samples=_canary_n(window.strata), reason=reason)
+def _wait(requests: int, strata: Strata) -> str:
+    """Say how many more requests it takes, and how long that is at the rate of the present step, the last."""
+    step = list(strata.values())[-1]
+    minutes = ceil(requests * step.seconds / step.canary.n / 60) if step.canary.n else 0
+    at_this_rate = f", {minutes} min at the present rate," if minutes else ""
+    return f"about {requests} more requests{at_this_rate} would tell"
 
 
 def _canary_n(strata: Strata) -> int:
@@ -658,31 +722,73 @@ def _find(metric: Metric, strata: Strata) -> _Finding | str:
     return methods[metric.name](metric, strata)
 
 
+@dataclass(frozen=True)
+class _Excess:
+    """The canary's share of server errors less stable's."""
+
+    pairs: Sequence[Pair]
+    limit: float
+
+    @property
+    def threshold(self) -> str:
+        return f"<= {_decimal(self.limit, 9)}"
+
+    def evidence(self, claim: Claim, growth: float) -> float:
+        return evidence([pair.grown(growth) for pair in self.pairs], self.limit, claim)
+
+    def estimate(self, confidence: float) -> Estimate:
+        return difference(self.pairs, confidence)
+
+    def told(self, where: _Where, found: Estimate) -> str:
+        stable = _average(self.pairs, [pair.stable_errors / pair.stable_n for pair in self.pairs])
+        canary = Estimate(*(min(max(stable + end, 0.0), 1.0) for end in (found.value, found.low, found.high)))
+        exceeds = {
+            _Where.BEYOND: "exceeds stable {} by more than {}",
+            _Where.WITHIN: "exceeds stable {} by no more than {}",
+            _Where.OPEN: "may or may not exceed stable {} by more than {}",
+        }[where].format(_percent(stable), _percent(self.limit))
+        return f"canary error rate {_percent(canary.value)} ({_range(canary)}) {exceeds}"
+
+
 def _error_rate(metric: Metric, strata: Strata) -> _Finding | str:
-    """Measure the canary's share of server errors less stable's."""
+    """Compare the two sides' shares of server errors in each step in which both had requests."""
     pairs = [
         Pair(stratum.canary.errors, stratum.canary.n, stratum.stable.errors, stratum.stable.n)
         for stratum in strata.values()
         if stratum.compares
     ]
-    if not pairs:
-        return "there is no step in which both sides had requests"
+    return _Excess(pairs, metric.limit) if pairs else "there is no step in which both sides had requests"
 
-    def told(where: _Where, confidence: float) -> str:
-        canary = canary_rate(pairs, confidence)
-        stable = _percent(stable_rate(pairs, confidence).value)
-        subject = f"canary error rate {_percent(canary.value)} ({_range(canary)})"
-        allowed = _percent(metric.limit)
-        return {
-            _Where.BEYOND: f"{subject} exceeds stable {stable} by more than {allowed}",
-            _Where.WITHIN: f"{subject} exceeds stable {stable} by no more than {allowed}",
-            _Where.OPEN: f"{subject} may or may not exceed stable {stable} by more than {allowed}",
+
+@dataclass(frozen=True)
+class _Slowness:
+    """The share of the canary's requests that took longer than a bound."""
+
+    slower: int
+    number: int
+    slow: str
+
+    @property
+    def threshold(self) -> str:
+        return f"< {_decimal(_SLOW_SHARE)} {self.slow}"
+
+    def evidence(self, claim: Claim, growth: float) -> float:
+        below = self.slower < _SLOW_SHARE * self.number
+        if below != (claim is Claim.BELOW):
+            return -inf
+        return share_evidence(self.slower * growth, self.number * growth, _SLOW_SHARE)
+
+    def estimate(self, confidence: float) -> Estimate:
+        return share(self.slower, self.number, confidence)
+
+    def told(self, where: _Where, found: Estimate) -> str:
+        ends = {
+            _Where.BEYOND: "more than",
+            _Where.WITHIN: "less than",
+            _Where.OPEN: "which may or may not be more than",
         }[where]
-
-    def estimate(confidence: float, growth: float) -> Estimate:
-        return difference([pair.grown(growth) for pair in pairs], confidence)
-
-    return _Finding(metric.limit, estimate, f"<= {_decimal(metric.limit, 9)}", told)
+        subject = f"{_percent(found.value)} of canary requests ({_range(found)}) are {self.slow}"
+        return f"{subject}, {ends} {_percent(_SLOW_SHARE)}"
 
 
 def _latency(metric: Metric, strata: Strata) -> _Finding | str:
@@ -711,21 +817,7 @@ def _latency(metric: Metric, strata: Strata) -> _Finding | str:
     slow = (
         f"slower than {_time(bound)} ({metric.limit:g} {_TIMES} stable's p99 {_time(percentile)}, rounded up)"
     )
-
-    def told(where: _Where, confidence: float) -> str:
-        found = wilson(slower, number, confidence)
-        subject = f"{_percent(found.value)} of canary requests ({_range(found)}) are {slow}"
-        allowed = _percent(_SLOW_SHARE)
-        return {
-            _Where.BEYOND: f"{subject}, more than {allowed}",
-            _Where.WITHIN: f"{subject}, less than {allowed}",
-            _Where.OPEN: f"{subject}, which may or may not be more than {allowed}",
-        }[where]
-
-    def estimate(confidence: float, growth: float) -> Estimate:
-        return wilson(slower * growth, number * growth, confidence)
-
-    return _Finding(_SLOW_SHARE, estimate, f"< {_decimal(_SLOW_SHARE)} {slow}", told)
+    return _Slowness(slower, number, slow)
 
 
 def _bound(tally: Tally, seconds: float) -> float:

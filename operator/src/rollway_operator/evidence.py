@@ -41,7 +41,6 @@ class Evidence:
             stable=_targets(observed, observed.of(wanted.stable)),
             canary=_targets(observed, observed.of(wanted.canary)),
             now=observed.now,
-            minimums=wanted.minimums,
         )
         return replace(observed, compared=compared, evidence=window)
 

@@ -348,7 +348,6 @@ class Windows:
         stable: Iterable[Target],
         canary: Iterable[Target],
         now: datetime,
-        minimums: Iterable[int] = (),
     ) -> Window:
         """Read both sides at once and add what they did since the last time; `Window.add` explains the rest.
 
@@ -358,7 +357,7 @@ class Windows:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._source.read(stable, now))
             other = group.create_task(self._source.read(canary, now))
-        window = self.get(key, rollout).add(Sample(reading.result(), other.result()), step, minimums)
+        window = self.get(key, rollout).add(Sample(reading.result(), other.result()), step)
         self._windows[key] = rollout, window
         return window
 

@@ -204,7 +204,6 @@ class Measured:
     canary: str
     step: int
     """The weight: the shares of traffic are the same as long as it is."""
-    minimums: frozenset[int]
 
 
 def measured(deployment: ModelDeployment) -> Measured | None:
@@ -212,8 +211,7 @@ def measured(deployment: ModelDeployment) -> Measured | None:
     stable, canary = deployment.status.stable, deployment.status.canary
     if stable is None or canary is None or not canary.weight:
         return None
-    minimums = frozenset(metric.min_samples for metric in metrics_of(deployment))
-    return Measured(stable.revision, canary.revision, canary.weight, minimums)
+    return Measured(stable.revision, canary.revision, canary.weight)
 
 
 def compared_pods(deployment: ModelDeployment, observed: Observed) -> tuple[Pod, Pod] | None:

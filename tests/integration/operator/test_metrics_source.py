@@ -231,7 +231,6 @@ async def test_a_bad_candidate_is_found_by_reading_its_pods(pods: PretendedPods)
             stable=[target(pods, "s")],
             canary=[target(pods, "c")],
             now=NOW,
-            minimums=[metric.min_samples],
         )
     assert window.samples_in_step(0) == 60
     assert judge(metric, window, 0.95, NOW).phase is Phase.FAILED

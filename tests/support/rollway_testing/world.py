@@ -209,7 +209,7 @@ class World:
         if self.measured != (wanted.stable, wanted.canary):
             self.measured, self.window = (wanted.stable, wanted.canary), Window()
         sample = Sample(self._reading(wanted.stable), self._reading(wanted.canary))
-        self.window = self.window.add(sample, wanted.step, wanted.minimums)
+        self.window = self.window.add(sample, wanted.step)
         return self.window
 
     def _reading(self, revision: str) -> Reading:
