@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := operator/src operator/plugin/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy
+PACKAGES := operator/src operator/plugin/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy tests/simulation
 THOROUGH := kill_points troubles at_rest leaders lost_status tokens
 CRD_FOLDERS := crds charts/rollway/files/crds operator/plugin/src/kubectl_rollway/crds
 CHARTS := $(wildcard charts/*/Chart.yaml)
@@ -65,6 +65,10 @@ test-kill: $(ENVIRONMENT) binaries images ## Every kill point and every API serv
 .PHONY: load
 load: $(ENVIRONMENT) binaries ## What the operator costs at 0, 100 and 1,000 objects; prints a table
 	pytest -s tests/load
+
+.PHONY: simulate
+simulate: $(ENVIRONMENT) ## How often verdicts are wrong, and how long they take; redraws docs/concepts.md
+	python -m rollway_simulation --write
 
 .PHONY: e2e
 e2e: $(ENVIRONMENT) binaries images ## A real cluster, brought up and taken down
