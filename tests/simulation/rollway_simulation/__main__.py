@@ -7,11 +7,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rollway_simulation import rules
+from rollway_simulation import coverage, rules
 from rollway_simulation.picture import draw
 from rollway_simulation.rules import ABORTED, HORIZON, PROMOTED, Ends
 from rollway_simulation.world import Truth
@@ -25,6 +25,7 @@ STABLE: Final = (
     Truth("1 %", 0.01),
     Truth("5 %", 0.05),
     Truth("0.1 %, for 5 minutes 20 %", 0.001, outage=(90.0, 390.0, 0.2)),
+    Truth("0.1 %; 1 in 80 takes ten times as long", 0.001, rare=1 / 80),
 )
 """By stable's error rate."""
 KINDS: Final = ("equal", "failing", "slow")
@@ -43,12 +44,10 @@ class Cell:
 
     def run(self, runs: int) -> Ends:
         """Simulate it so many times."""
-        truth = Truth(
-            self.stable.name,
-            self.stable.error_rate,
-            2 * LIMIT if self.kind == "failing" else 0.0,
-            3.0 if self.kind == "slow" else 1.0,
-            self.stable.outage,
+        truth = replace(
+            self.stable,
+            excess=2 * LIMIT if self.kind == "failing" else 0.0,
+            slowdown=3.0 if self.kind == "slow" else 1.0,
         )
         return RULES[self.rule](truth, self.per_minute, runs, seed=1)
 
@@ -67,7 +66,7 @@ def main() -> None:
         for cell, ends in zip(cells, pool.map(Cell.run, cells, itertools.repeat(asked.runs)), strict=True):
             found[cell] = ends
             print(
-                f"{cell.rule:14}{cell.stable.name:26}{cell.kind:8}{cell.per_minute:5}/min  {told(ends)}",
+                f"{cell.rule:14}{cell.stable.name:40}{cell.kind:8}{cell.per_minute:5}/min  {told(ends)}",
                 flush=True,
             )
     if asked.write:
@@ -130,9 +129,27 @@ def tables(found: dict[Cell, Ends], runs: int) -> Iterator[str]:
         for rule in RULES
         for rate in PER_MINUTE
     ]
-    yield "How often each rule is wrong, in the worst of these five cases of stable:"
+    yield "How often each rule is wrong, in the worst of these cases of stable:"
     yield ""
     yield from _table(wrong, rows)
+    yield ""
+    yield from intervals(runs)
+
+
+def intervals(runs: int) -> Iterator[str]:
+    """Write the table of how often an interval sees a difference where there is none."""
+    head = (
+        "the candidate's share",
+        "both fail",
+        "its requests",
+        "Newcombe's, at one look",
+        "at any look",
+        "the operator's, at one look",
+        "at any look",
+    )
+    yield "How often an interval of 95 % lies above zero where both versions are the same; 2.5 % may:"
+    yield ""
+    yield from _table(head, list(coverage.rows(runs)))
 
 
 def _row(found: dict[Cell, Ends], stable: Truth, rate: int) -> Sequence[str]:

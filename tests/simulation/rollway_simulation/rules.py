@@ -41,7 +41,7 @@ class Ends:
 def rollway(truth: Truth, per_minute: float, runs: int, seed: int, confidence: float = 0.95) -> Ends:
     """Follow the default canary with the default analysis: 10 % and 50 %, a minute each at least.
 
-    The operator looks every two seconds. Here it is every five, and later whenever half a percent more time has passed.
+    The operator looks every two seconds. Here it is every five, and later whenever one percent more time has passed.
     """
     traffic, way = Traffic(truth, per_minute, seed), steps.grouped(steps.DEFAULT_STEPS)
     weights = np.array([step.weight / 100 for step in way])
@@ -82,7 +82,7 @@ def rollway(truth: Truth, per_minute: float, runs: int, seed: int, confidence: f
 def _looks() -> Iterator[float]:
     at = 0.0
     while at < HORIZON:
-        at += max(5.0, 0.005 * at)
+        at += max(5.0, 0.01 * at)
         yield at
 
 

@@ -17,6 +17,8 @@ Tails = NDArray[np.float64]
 BOUNDS: Final = np.array([0.001 * 30_000 ** (number / 61) for number in range(62)])
 """Bucket bounds in seconds like the servers': 62, from a millisecond to half a minute, each 1.18 times the last."""
 _RARE, _FREQUENT = 1e-7, 0.3
+_RARELY: Final = 10
+"""How many times as long the rare requests take."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Truth:
     """Half of stable's requests take longer, in seconds; times are lognormal."""
     spread: float = 0.5
     """The standard deviation of the times' logarithm."""
+    rare: float = 0.0
+    """Which share of either side's requests takes ten times as long as the others."""
 
     def rates(self, at: float) -> tuple[float, float]:
         """Give stable's and the canary's error rate at a time."""
@@ -47,11 +51,15 @@ class Truth:
         """Give the bounds that tell stable's slow requests apart, and the chance of either side's to take longer."""
         chances = []
         for median in (self.median, self.median * self.slowdown):
-            away = np.log(BOUNDS / median) / self.spread
-            chances.append(np.array([NormalDist().cdf(-z) for z in away]))
+            usual, rare = (self._longer(BOUNDS / times / median) for times in (1, _RARELY))
+            chances.append((1 - self.rare) * usual + self.rare * rare)
         stable, canary = chances
         told = (stable < _FREQUENT) & ((stable > _RARE) | (canary > _RARE))
         return BOUNDS[told], stable[told], canary[told]
+
+    def _longer(self, times: Counts) -> Counts:
+        """Give the chance to take longer than so many times the median."""
+        return np.array([NormalDist(sigma=self.spread).cdf(-one) for one in np.log(times)])
 
 
 class Traffic:

@@ -7,7 +7,7 @@ import pytest
 
 from rollway_operator import analysis
 from rollway_operator.analysis import Claim, Pair
-from rollway_simulation import evidence, rules
+from rollway_simulation import coverage, evidence, rules
 from rollway_simulation.__main__ import KINDS, PER_MINUTE, RULES, STABLE, Cell, tables, written
 from rollway_simulation.rules import ABORTED, HELD, PROMOTED, Ends
 from rollway_simulation.world import Truth
@@ -51,7 +51,26 @@ def test_a_good_canary_is_promoted_a_bad_one_rolled_back_and_without_requests_no
     assert rules.rollway(Truth(""), 0.001, 10, seed=1).share(HELD) == 1.0
 
 
-def test_each_case_has_its_place_in_the_tables() -> None:
+def test_newcombes_interval_errs_near_zero_and_more_with_each_look_and_ours_does_not() -> None:
+    case = 0.01, 0.001, 100
+    assert coverage.at_one_look(coverage.newcombe, *case) > 3 * 0.025
+    assert coverage.at_one_look(coverage.sequence, *case) < 0.025
+    seen = [
+        coverage.at_any_look(says, 0.1, 0.01, 300, 500) for says in (coverage.newcombe, coverage.sequence)
+    ]
+    assert seen[0] > 5 * 0.025
+    assert seen[1] < 0.025
+
+
+def test_ten_times_as_long_is_a_second_hump() -> None:
+    bounds, stable, canary = Truth("", slowdown=3.0, spread=0.1, rare=0.02).tails()
+    beyond = bounds.searchsorted(0.1)
+    assert stable[beyond] == pytest.approx(0.02, rel=0.1)
+    assert canary[bounds.searchsorted(0.3)] == pytest.approx(0.02, rel=0.1)
+
+
+def test_each_case_has_its_place_in_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coverage, "CASES", coverage.CASES[:1])
     ends = Ends(np.array([PROMOTED, PROMOTED, ABORTED]), np.array([60.0, 120.0, 7200.0]))
     found = {
         Cell(rule, stable, kind, rate): ends
@@ -61,9 +80,8 @@ def test_each_case_has_its_place_in_the_tables() -> None:
         for rate in PER_MINUTE
     }
     lines = list(tables(found, 3))
-    assert sum(line.startswith("|") for line in lines) == 2 + len(STABLE) * len(PER_MINUTE) + 2 + len(
-        RULES
-    ) * len(PER_MINUTE)
+    rows = len(STABLE) * len(PER_MINUTE), len(RULES) * len(PER_MINUTE), 1
+    assert sum(line.startswith("|") for line in lines) == sum(2 + number for number in rows)
     assert "| 0 % | 1 | 33 % | 2 min, 2.0 h | 33 %, 0 % |" in lines[3 + 1]
     page = "a\n<!-- make simulate -->\nold\n<!-- end -->\nb"
     assert written(page, "new") == "a\n<!-- make simulate -->\nnew\n<!-- end -->\nb"
