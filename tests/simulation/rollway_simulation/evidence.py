@@ -10,7 +10,6 @@ from rollway_simulation.world import Counts
 
 Pair = tuple[Counts, Counts, Counts, Counts]
 """The canary's errors and requests and stable's, in one step."""
-_HALVINGS = 18
 
 
 def excess_below(pairs: Sequence[Pair], limit: float) -> Counts:
@@ -69,20 +68,22 @@ def _best(pair: Pair, value: float, *, below: bool) -> Counts:
         np.divide(errors, number, out=np.zeros_like(errors), where=number > 0)
         for errors, number in ((canary_errors, canary_n), (stable_errors, stable_n))
     )
-    low, high = np.minimum(canary - value, stable), np.maximum(canary - value, stable)
-    low, high = (np.clip(end, max(0.0, -value), min(1.0, 1.0 - value)) for end in (low, high))
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = (
-                np.where(canary_errors > 0, canary_errors / (middle + value), 0.0)
-                - np.where(canary_n > canary_errors, (canary_n - canary_errors) / (1 - middle - value), 0.0)
-                + np.where(stable_errors > 0, stable_errors / middle, 0.0)
-                - np.where(stable_n > stable_errors, (stable_n - stable_errors) / (1 - middle), 0.0)
-            )
-        low, high = np.where(slope > 0, middle, low), np.where(slope > 0, high, middle)
-    edge = (low + high) / 2
+    edge = _stable_rate(pair, value)
     beyond = (canary - stable >= value) if below else (canary - stable <= value)
-    return _likelihood(canary_errors, canary_n, np.where(beyond, canary, edge + value)) + _likelihood(
-        stable_errors, stable_n, np.where(beyond, stable, edge)
-    )
+    return _likelihood(
+        canary_errors, canary_n, np.where(beyond, canary, np.clip(edge + value, 0, 1))
+    ) + _likelihood(stable_errors, stable_n, np.where(beyond, stable, edge))
+
+
+def _stable_rate(pair: Pair, value: float) -> Counts:
+    canary_errors, canary_n, stable_errors, stable_n = pair
+    failed, number = canary_errors + stable_errors, np.maximum(canary_n + stable_n, 1)
+    square = (stable_n * value - number + number * value - failed) / number
+    linear = ((stable_n * value - number - 2 * stable_errors) * value + failed) / number
+    constant = stable_errors * value * (1 - value) / number
+    middle = -square / 3
+    inner = -(middle**3) - square * linear / 6 + constant / 2
+    radius = np.copysign(np.sqrt(np.maximum(middle**2 - linear / 3, 0)), inner)
+    cube = radius**3
+    turned = np.arccos(np.clip(np.divide(inner, cube, out=np.ones_like(cube), where=cube != 0), -1, 1))
+    return np.clip(middle + 2 * radius * np.cos((np.pi + turned) / 3), max(0.0, -value), min(1.0, 1 - value))
