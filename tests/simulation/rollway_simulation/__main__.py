@@ -185,8 +185,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def written(page: str, text: str) -> str:
     """Put the tables between their marks."""
-    between = re.compile(r"(?<=<!-- make simulate -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
-    return between.sub(lambda _: text, page)
+    between = re.compile(r"(?<=<!-- make simulate -->\n).*?(?=<!-- end -->)", re.DOTALL)
+    return between.sub(lambda _: f"{text}\n", page)
 
 
 if __name__ == "__main__":

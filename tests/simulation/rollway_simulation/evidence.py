@@ -86,4 +86,5 @@ def _stable_rate(pair: Pair, value: float) -> Counts:
     radius = np.copysign(np.sqrt(np.maximum(middle**2 - linear / 3, 0)), inner)
     cube = radius**3
     turned = np.arccos(np.clip(np.divide(inner, cube, out=np.ones_like(cube), where=cube != 0), -1, 1))
-    return np.clip(middle + 2 * radius * np.cos((np.pi + turned) / 3), max(0.0, -value), min(1.0, 1 - value))
+    root: Counts = middle + 2 * radius * np.cos((np.pi + turned) / 3)
+    return np.clip(root, max(0.0, -value), min(1.0, 1 - value))

@@ -83,5 +83,6 @@ def test_each_case_has_its_place_in_the_tables(monkeypatch: pytest.MonkeyPatch) 
     rows = len(STABLE) * len(PER_MINUTE), len(RULES) * len(PER_MINUTE), 1
     assert sum(line.startswith("|") for line in lines) == sum(2 + number for number in rows)
     assert "| 0 % | 1 | 33 % | 2 min, 2.0 h | 33 %, 0 % |" in lines[3 + 1]
-    page = "a\n<!-- make simulate -->\nold\n<!-- end -->\nb"
-    assert written(page, "new") == "a\n<!-- make simulate -->\nnew\n<!-- end -->\nb"
+    page = "a\n<!-- make simulate -->\nnew\n<!-- end -->\nb"
+    for before in ("", "old\n"):
+        assert written(page.replace("new\n", before), "new") == page
