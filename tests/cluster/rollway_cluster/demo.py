@@ -30,7 +30,7 @@ from rollway_cluster.install import (
     uninstall,
 )
 from rollway_cluster.judge import Expected, Tally, tally, wrong
-from rollway_cluster.reference import expected, newest_version, prepare
+from rollway_cluster.reference import expected, move_alias, newest_version, prepare
 from rollway_cluster.report import Report, table
 from rollway_cluster.traefik import Gateway
 
@@ -269,6 +269,7 @@ def _canaries_under_traffic(stage: _Stage, served: Object, first: str, second: s
             _await_answers(traffic, second, _SECONDS_OF_TRAFFIC_AFTER)
             step.result = _stable(moved)
         spoilt = [_roll_back(stage, kind, str(int(second) + 1 + i), second) for i, kind in enumerate(SPOILT)]
+        _mend(stage, second)
         with report.step("judge every answer by the models in this process") as step:
             told = expected(stage.client, stage.installation, MODEL, spoilt, SAMPLE)
             found = tally(traffic.stop(), {**right, **told})
@@ -305,6 +306,20 @@ def _roll_back(stage: _Stage, kind: str, version: str, serving: str) -> str:
         stalled = next(c for c in (ended or {})["status"]["conditions"] if c["type"] == "Stalled")
         step.result = f"{stalled['reason']}: {stalled['message']}"
     return version
+
+
+def _mend(stage: _Stage, serving: str) -> None:
+    """Have the alias name what serves, as whoever was told of the bad version would."""
+    with stage.report.step(f"move {ALIAS} back to version {serving}") as step:
+        move_alias(stage.client, stage.installation, MODEL, ALIAS, serving)
+        mended = stage.client.wait(
+            *("mdep", NAME, NAMESPACE),
+            lambda found: (found or {}).get("status", {}).get("phase") == "Healthy",
+            seconds=_SECONDS_TO_SERVE,
+            say=stage.report.say,
+            told=lambda found: str(found.get("status", {}).get("message", "")),
+        )
+        step.result = f"Healthy: {(mended or {})['status']['message']}"
 
 
 def how_it_ended(found: Object | None, version: str) -> Object | None:

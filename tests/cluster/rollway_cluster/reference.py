@@ -57,6 +57,14 @@ def newest_version(client: Client, installation: Installation, model: str) -> in
         return max((int(version.version) for version in registry.versions(model)), default=0)
 
 
+def move_alias(client: Client, installation: Installation, model: str, alias: str, version: str) -> None:
+    """Have an alias name a version, whatever the versions are worth."""
+    from mlflow import MlflowClient  # noqa: PLC0415
+
+    with reach(client, installation):
+        MlflowClient().set_registered_model_alias(model, alias, version)
+
+
 def expected(
     client: Client, installation: Installation, model: str, versions: Iterable[str], sample: str
 ) -> dict[str, list[list[float]]]:

@@ -159,7 +159,7 @@ def _row(found: dict[Cell, Ends], stable: Truth, rate: int) -> Sequence[str]:
         return f"{minutes(ends.percentile(50))}, {minutes(ends.percentile(95))}"
 
     def held(ends: Ends) -> str:
-        return f"{_percent(ends.holding(3600))}, {_percent(ends.holding(HORIZON - 1))}"
+        return ", ".join(f"{100 * ends.holding(seconds):.0f} %" for seconds in (3600, HORIZON - 1))
 
     return (
         *(stable.name if rate == PER_MINUTE[0] else "", str(rate)),
