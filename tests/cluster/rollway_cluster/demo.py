@@ -164,6 +164,8 @@ def _run(cluster: Cluster, report: Report) -> None:
         newest = newest_version(stage.client, stage.installation, MODEL)
         first, second = str(newest + 1), str(newest + 2)
         step.result = f"{MODEL} has {newest} versions; {first} and {second} follow"
+    if stage.client.get("mdep", NAME, NAMESPACE):
+        _start_anew(stage)
     _train(stage, first)
     _promote(stage, first, f"promote version {first} to {ALIAS}")
     served = _deploy(stage, first)
@@ -197,6 +199,15 @@ def _prepare(cluster: Cluster, report: Report) -> _Stage:
             client.run("annotate", "namespace", NAMESPACE, f"{_STARTED_THE_CLUSTER}=true", "--overwrite")
         step.result = f"namespaces {MLFLOW_NAMESPACE}, {SYSTEM_NAMESPACE}, {NAMESPACE}; ModelRegistry default"
     return _Stage(client, installation, gateway, report)
+
+
+def _start_anew(stage: _Stage) -> None:
+    """Remove what an earlier demo left to follow the alias: its canary would wait for traffic that is not there yet."""
+    with stage.report.step("remove the ModelDeployment of an earlier demo") as step:
+        stage.client.run(
+            *("delete", "mdep", NAME, f"--namespace={NAMESPACE}", "--cascade=foreground", "--timeout=120s")
+        )
+        step.result = "and with it its pods"
 
 
 def _train(stage: _Stage, version: str) -> None:
