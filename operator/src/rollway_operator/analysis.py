@@ -529,21 +529,6 @@ class Phase(StrEnum):
     INCONCLUSIVE = "Inconclusive"
 
 
-class _Where(StrEnum):
-    """Where an interval lies, seen from the limit."""
-
-    WITHIN = "within"
-    BEYOND = "beyond"
-    OPEN = "open"
-
-
-_PHASES: Final = {
-    _Where.WITHIN: Phase.SUCCESSFUL,
-    _Where.BEYOND: Phase.FAILED,
-    _Where.OPEN: Phase.INCONCLUSIVE,
-}
-
-
 class Lack(StrEnum):
     """Why a metric says nothing: rollout.md rule 9."""
 
@@ -609,33 +594,33 @@ class _Finding(Protocol):
     def estimate(self, confidence: float) -> Estimate:
         """Give the number with its interval."""
 
-    def told(self, where: _Where, found: Estimate) -> str:
+    def told(self, phase: Phase, found: Estimate) -> str:
         """Say it in a sentence."""
 
 
-def _where(finding: _Finding, confidence: float, growth: float = 1) -> _Where:
+def _phase(finding: _Finding, confidence: float, growth: float = 1) -> Phase:
     enough = level(confidence)
     if finding.evidence(Claim.ABOVE, growth) >= enough:
-        return _Where.BEYOND
-    return _Where.WITHIN if finding.evidence(Claim.BELOW, growth) >= enough else _Where.OPEN
+        return Phase.FAILED
+    return Phase.SUCCESSFUL if finding.evidence(Claim.BELOW, growth) >= enough else Phase.INCONCLUSIVE
 
 
 def judge(metric: Metric, window: Window, confidence: float, now: datetime) -> Result:
     """Say what one metric says of the candidate."""
     strata = window.strata
     finding, few = _find(metric, strata), _too_few(metric, strata)
-    where = _Where.OPEN if few or isinstance(finding, str) else _where(finding, confidence)
-    if where is not _Where.BEYOND and (unread := _unread(window, now)):
+    phase = Phase.INCONCLUSIVE if few or isinstance(finding, str) else _phase(finding, confidence)
+    if phase is not Phase.FAILED and (unread := _unread(window, now)):
         return Result(metric.name, Phase.INCONCLUSIVE, unread[1], samples=_canary_n(strata), reason=unread[0])
     if few or isinstance(finding, str):
         lack, why = (Lack.TOO_FEW_SAMPLES, few) if few else (Lack.NO_DATA, str(finding))
         return Result(metric.name, Phase.INCONCLUSIVE, why, samples=_canary_n(strata), reason=lack)
     found = finding.estimate(confidence)
-    told = finding.told(where, found)
-    more = needed(metric, window, confidence) if where is _Where.OPEN else None
+    told = finding.told(phase, found)
+    more = needed(metric, window, confidence) if phase is Phase.INCONCLUSIVE else None
     return Result(
         name=metric.name,
-        phase=_PHASES[where],
+        phase=phase,
         message=f"{told}; {_wait(more, strata)}" if more else told,
         value=found.value,
         interval=(found.low, found.high),
@@ -679,7 +664,7 @@ def needed(metric: Metric, window: Window, confidence: float) -> int | None:
         return None
 
     def tells(growth: float) -> bool:
-        return _where(finding, confidence, growth) is not _Where.OPEN
+        return _phase(finding, confidence, growth) is not Phase.INCONCLUSIVE
 
     enough = 2.0
     while not tells(enough):
@@ -733,14 +718,14 @@ class _Excess:
     def estimate(self, confidence: float) -> Estimate:
         return difference(self.pairs, confidence)
 
-    def told(self, where: _Where, found: Estimate) -> str:
+    def told(self, phase: Phase, found: Estimate) -> str:
         stable = _average(self.pairs, [pair.stable_errors / pair.stable_n for pair in self.pairs])
         canary = Estimate(*(min(max(stable + end, 0.0), 1.0) for end in (found.value, found.low, found.high)))
         exceeds = {
-            _Where.BEYOND: "exceeds stable {} by more than {}",
-            _Where.WITHIN: "exceeds stable {} by no more than {}",
-            _Where.OPEN: "may or may not exceed stable {} by more than {}",
-        }[where].format(_percent(stable), _percent(self.limit))
+            Phase.FAILED: "exceeds stable {} by more than {}",
+            Phase.SUCCESSFUL: "exceeds stable {} by no more than {}",
+            Phase.INCONCLUSIVE: "may or may not exceed stable {} by more than {}",
+        }[phase].format(_percent(stable), _percent(self.limit))
         return f"canary error rate {_percent(canary.value)} ({_range(canary)}) {exceeds}"
 
 
@@ -775,12 +760,12 @@ class _Slowness:
     def estimate(self, confidence: float) -> Estimate:
         return share(self.slower, self.number, confidence)
 
-    def told(self, where: _Where, found: Estimate) -> str:
+    def told(self, phase: Phase, found: Estimate) -> str:
         ends = {
-            _Where.BEYOND: "more than",
-            _Where.WITHIN: "less than",
-            _Where.OPEN: "which may or may not be more than",
-        }[where]
+            Phase.FAILED: "more than",
+            Phase.SUCCESSFUL: "less than",
+            Phase.INCONCLUSIVE: "which may or may not be more than",
+        }[phase]
         subject = f"{_percent(found.value)} of canary requests ({_range(found)}) are {self.slow}"
         return f"{subject}, {ends} {_percent(_SLOW_SHARE)}"
 
