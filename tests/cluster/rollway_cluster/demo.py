@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -304,17 +304,11 @@ def _roll_back(stage: _Stage, kind: str, version: str, serving: str) -> str:
         )
         pod["containers"][0]["env"] = environment
         stage.run(f"spoil-{version}", pod)
-        ended = stage.client.wait(
-            *("mdep", NAME, NAMESPACE),
-            lambda found: how_it_ended(found, version) is not None,
-            seconds=_SECONDS_TO_SERVE,
-            say=stage.report.say,
-            told=lambda found: str(found.get("status", {}).get("message", "")),
-        )
+        ended = _await(stage, lambda found: how_it_ended(found, version) is not None)
         entry = how_it_ended(ended, version) or {}
-        if entry["outcome"] != "Aborted" or (ended or {})["status"]["stable"]["version"] != serving:
+        if entry["outcome"] != "Aborted" or ended["status"]["stable"]["version"] != serving:
             raise ClusterError(f"version {version} ended as {entry}")
-        stalled = next(c for c in (ended or {})["status"]["conditions"] if c["type"] == "Stalled")
+        stalled = next(c for c in ended["status"]["conditions"] if c["type"] == "Stalled")
         step.result = f"{stalled['reason']}: {stalled['message']}"
     return version
 
@@ -323,14 +317,8 @@ def _mend(stage: _Stage, serving: str) -> None:
     """Have the alias name what serves, as whoever was told of the bad version would."""
     with stage.report.step(f"move {ALIAS} back to version {serving}") as step:
         move_alias(stage.client, stage.installation, MODEL, ALIAS, serving)
-        mended = stage.client.wait(
-            *("mdep", NAME, NAMESPACE),
-            lambda found: (found or {}).get("status", {}).get("phase") == "Healthy",
-            seconds=_SECONDS_TO_SERVE,
-            say=stage.report.say,
-            told=lambda found: str(found.get("status", {}).get("message", "")),
-        )
-        step.result = f"Healthy: {(mended or {})['status']['message']}"
+        mended = _await(stage, lambda found: (found or {}).get("status", {}).get("phase") == "Healthy")
+        step.result = f"Healthy: {_message(mended)}"
 
 
 def how_it_ended(found: Object | None, version: str) -> Object | None:
@@ -363,20 +351,27 @@ def users_saw(found: Tally, served: Object) -> list[str]:
 
 def _await_served(stage: _Stage, version: str, traffic: jobs.Traffic | None = None) -> Object:
     def told(found: Object) -> str:
-        message = str(found.get("status", {}).get("message", ""))
+        message = _message(found)
         # Every two seconds is often enough to watch the traffic.
         sent = len(traffic.lines) // (2 * REQUESTS_A_SECOND) * 2 * REQUESTS_A_SECOND if traffic else 0
         return f"{message} ({sent} requests sent)" if traffic else message
 
-    served = stage.client.wait(
-        *("mdep", NAME, NAMESPACE),
-        lambda found: serves(found, version),
-        seconds=_SECONDS_TO_SERVE,
-        say=stage.report.say,
-        told=told,
+    return _await(stage, lambda found: serves(found, version), told)
+
+
+def _message(found: Object) -> str:
+    return str(found.get("status", {}).get("message", ""))
+
+
+def _await(
+    stage: _Stage, holds: Callable[[Object | None], bool], told: Callable[[Object], str] = _message
+) -> Object:
+    """Wait until something holds of the ModelDeployment, and say meanwhile what it tells."""
+    found = stage.client.wait(
+        *("mdep", NAME, NAMESPACE), holds, seconds=_SECONDS_TO_SERVE, say=stage.report.say, told=told
     )
-    assert served is not None
-    return served
+    assert found is not None
+    return found
 
 
 def _await_answers(traffic: jobs.Traffic, version: str, seconds: int) -> None:
