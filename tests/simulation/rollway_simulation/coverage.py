@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import binom
 
 from rollway_operator import analysis
+from rollway_operator.analysis import Claim
 from rollway_simulation import evidence
 from rollway_simulation.evidence import Pair
 from rollway_simulation.world import Counts, Which
@@ -51,7 +52,7 @@ def _wilson(successes: Counts, number: Counts, confidence: float) -> tuple[Count
 def sequence(pair: Pair, confidence: float) -> Which:
     """Say it as the operator does."""
     worse = pair[0] * pair[3] > pair[2] * pair[1]
-    return worse & (evidence.excess_above([pair], 0.0) >= analysis.level(confidence))
+    return worse & (evidence.excess([pair], 0.0, Claim.ABOVE) >= analysis.level(confidence))
 
 
 def at_one_look(says: Says, share: float, rate: float, number: int) -> float:

@@ -6,26 +6,20 @@ import numpy as np
 from scipy.special import gammaln
 
 from rollway_operator import analysis
+from rollway_operator.analysis import Claim
 from rollway_simulation.world import Counts
 
 Pair = tuple[Counts, Counts, Counts, Counts]
 """The canary's errors and requests and stable's, in one step."""
 
 
-def excess_below(pairs: Sequence[Pair], limit: float) -> Counts:
-    """Give the log evidence that the difference of error rates is below a limit."""
+def excess(pairs: Sequence[Pair], limit: float, claim: Claim) -> Counts:
+    """Give the log evidence that the difference of error rates is below a limit, or above it."""
     whole = tuple(sum(parts) for parts in zip(*pairs, strict=True))
-    same = [_together(whole), _sum(map(_together, pairs))]
-    apart = [_apart(whole), _sum(map(_apart, pairs))]
-    mixture = _mean([*([same[0]] * 4), *([same[1]] * 2), *apart])
-    return mixture - _sum(_best(pair, limit, below=True) for pair in pairs)
-
-
-def excess_above(pairs: Sequence[Pair], limit: float) -> Counts:
-    """Give the log evidence that the difference of error rates is above a limit."""
-    whole = tuple(sum(parts) for parts in zip(*pairs, strict=True))
-    mixture = _mean([_apart(whole), _sum(map(_apart, pairs))])
-    return mixture - _sum(_best(pair, limit, below=False) for pair in pairs)
+    mixture = [_apart(whole), _sum(map(_apart, pairs))]
+    if claim is Claim.BELOW:
+        mixture += [_together(whole)] * 4 + [_sum(map(_together, pairs))] * 2
+    return _mean(mixture) - _sum(_best(pair, limit, claim) for pair in pairs)
 
 
 def share(successes: Counts, number: Counts, value: float) -> Counts:
@@ -62,14 +56,14 @@ def _likelihood(successes: Counts, number: Counts, rate: "Counts | float") -> Co
     return yes + no
 
 
-def _best(pair: Pair, value: float, *, below: bool) -> Counts:
+def _best(pair: Pair, value: float, claim: Claim) -> Counts:
     canary_errors, canary_n, stable_errors, stable_n = pair
     canary, stable = (
         np.divide(errors, number, out=np.zeros_like(errors), where=number > 0)
         for errors, number in ((canary_errors, canary_n), (stable_errors, stable_n))
     )
     edge = _stable_rate(pair, value)
-    beyond = (canary - stable >= value) if below else (canary - stable <= value)
+    beyond = (canary - stable >= value) if claim is Claim.BELOW else (canary - stable <= value)
     return _likelihood(
         canary_errors, canary_n, np.where(beyond, canary, np.clip(edge + value, 0, 1))
     ) + _likelihood(stable_errors, stable_n, np.where(beyond, stable, edge))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollway_operator import analysis, steps
-from rollway_operator.analysis import ERROR_RATE, LATENCY_P99
+from rollway_operator.analysis import ERROR_RATE, LATENCY_P99, Claim
 from rollway_operator.roles import DEFAULT_LIMITS, DEFAULT_MIN_SAMPLES
 from rollway_simulation import evidence
 from rollway_simulation.world import Counts, Drawn, Traffic, Truth, Which
@@ -99,8 +99,8 @@ def _verdicts(
     slow = evidence.share(slower, number, 0.01)
     beyond = slower >= 0.01 * number
     limit = limits[ERROR_RATE]
-    fails = (evidence.excess_above(pairs, limit) >= enough) | (beyond & (slow >= enough))  # type: ignore[arg-type]
-    passes = (evidence.excess_below(pairs, limit) >= enough) & ~beyond & (slow >= enough)  # type: ignore[arg-type]
+    fails = (evidence.excess(pairs, limit, Claim.ABOVE) >= enough) | (beyond & (slow >= enough))  # type: ignore[arg-type]
+    passes = (evidence.excess(pairs, limit, Claim.BELOW) >= enough) & ~beyond & (slow >= enough)  # type: ignore[arg-type]
     return counted & fails, counted & passes
 
 

@@ -24,9 +24,8 @@ def test_many_at_once_have_the_evidence_that_each_has(claim: Claim) -> None:
         )
         for step in (0, 1)
     ]
-    many = evidence.excess_below if claim is Claim.BELOW else evidence.excess_above
     expected = [analysis.evidence(pairs, 0.02, claim) for pairs in rollouts]
-    assert many(steps, 0.02) == pytest.approx(expected)  # type: ignore[arg-type]
+    assert evidence.excess(steps, 0.02, claim) == pytest.approx(expected)  # type: ignore[arg-type]
 
 
 def test_many_shares_have_the_evidence_that_each_has() -> None:
