@@ -72,7 +72,7 @@ simulate: $(ENVIRONMENT) ## How often verdicts are wrong, and how long they take
 
 .PHONY: e2e
 e2e: $(ENVIRONMENT) binaries images ## A real cluster, brought up and taken down
-	pytest --maxfail=5 --durations=15 tests/e2e
+	tests/e2e/run
 
 .PHONY: test
 test: ## All of it: check, unit, integration, e2e

@@ -1,10 +1,16 @@
-"""A cluster with MLflow, an S3 store and Rollway; a namespace for each scenario; and what to look at when one fails."""
+"""A cluster with MLflow, an S3 store and Rollway; a namespace for each scenario; and what to look at when one fails.
 
+Tests run side by side, by several pytest workers on one cluster, but for those marked `alone` and, since Rollway is
+installed once for all, `gateway`: `tests/e2e/run` runs the three kinds one after the other.
+"""
+
+import fcntl
 import os
 import re
 import secrets
+import sys
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +27,34 @@ from rollway_testing.registry import Registry
 from rollway_testing.scenario import Given, Scenario, Then, When, World
 
 OURS = re.compile(r"(kind-)?rollway(-[a-z0-9-]+)?")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 
 @pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Progress that is seen while it is made: a first start takes its time."""
-    plugins = request.config.pluginmanager
-    terminal, capture = plugins.getplugin("terminalreporter"), plugins.getplugin("capturemanager")
+    """Progress that is seen while it is made, on standard error, which a worker has from its master."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
 
     def write(text: str) -> None:
-        if terminal and capture:
-            with capture.global_and_fixture_disabled():
-                terminal.write_line(f"  {text}")
+        with capture.global_and_fixture_disabled():
+            sys.stderr.write(f"  {WORKER} {text}\n" if WORKER else f"  {text}\n")
 
     return write
+
+
+@pytest.fixture(scope="session")
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[None]]:
+    """What workers do in turn: the cluster is one, and a release of helm's is changed by one."""
+    folder = tmp_path_factory.getbasetemp()
+    lock = (folder.parent if WORKER else folder) / "installing"
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        with lock.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    return turn
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +64,8 @@ def cluster() -> Iterator[Cluster]:
     if not OURS.fullmatch(selected.context) and selected.context != os.environ.get("ROLLWAY_CONTEXT"):
         pytest.exit(f"{selected.context} is not a cluster for tests; name it in ROLLWAY_CONTEXT if it is", 2)
     was_up = selected.status()
+    if WORKER and not was_up:
+        pytest.exit("workers share a cluster that is up: `make cluster-up`, or `make e2e`, which does it", 2)
     selected.up()
     yield selected
     if not was_up:
@@ -57,30 +79,44 @@ def runtime(name: str, image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def installer(cluster: Cluster, say: Callable[[str], None]) -> Callable[..., Installation]:
+def installer(
+    cluster: Cluster, say: Callable[[str], None], one_at_a_time: Callable[[], AbstractContextManager[None]]
+) -> Callable[..., Installation]:
     """Install everything, or again with more runtimes, each of an image, or with a gateway to route by weights."""
     client = client_of(cluster)
 
     def run(gateway: Gateway | None = None, **runtimes: str) -> Installation:
-        images = load_images(cluster, say=say)
-        servers = {name: images[name] for name in RUNTIMES} | runtimes
-        values = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}}
-        return install(client, images, values=values, gateway=gateway, say=say)
+        with one_at_a_time():
+            images = load_images(cluster, say=say)
+            servers = {name: images[name] for name in RUNTIMES} | runtimes
+            values = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}}
+            return install(client, images, values=values, gateway=gateway, say=say)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def gateway(cluster: Cluster, say: Callable[[str], None]) -> Gateway:
+def gateway(
+    cluster: Cluster, say: Callable[[str], None], one_at_a_time: Callable[[], AbstractContextManager[None]]
+) -> Gateway:
     """Gateways, which Rollway makes routes for only where it is installed with them."""
-    return install_gateway(cluster, say)
+    with one_at_a_time():
+        return install_gateway(cluster, say)
 
 
 @pytest.fixture(scope="session")
-def world(cluster: Cluster, installer: Callable[..., Installation]) -> Iterator[World]:
+def routed(request: pytest.FixtureRequest) -> bool:
+    """Whether all that is tested now needs Gateways: Rollway is installed with them from the start then."""
+    return all(item.get_closest_marker("gateway") for item in request.session.items)
+
+
+@pytest.fixture(scope="session")
+def world(
+    request: pytest.FixtureRequest, cluster: Cluster, installer: Callable[..., Installation], routed: bool
+) -> Iterator[World]:
     """The cluster with everything installed."""
     client = client_of(cluster)
-    installation = installer()
+    installation = installer(request.getfixturevalue("gateway") if routed else None)
     with Kubernetes.connect(client) as kubernetes:
         registry = Registry(client, kubernetes, installation)
         yield World(cluster, client, kubernetes, installation, registry, Operator(kubernetes))

@@ -4,7 +4,7 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +19,7 @@ from rollway_cluster.install import Installation
 from rollway_cluster.report import table
 from rollway_cluster.traefik import Gateway
 from rollway_testing import models
-from rollway_testing.scenario import Given, Scenario, Then, When
+from rollway_testing.scenario import Given, Scenario, Then, When, World
 from rollway_testing.stories import condition
 from rollway_testing.waiting import eventually, throughout
 
@@ -74,15 +74,22 @@ SAMPLED = ("erroring", "crashing")
 """What is tried without a Gateway, too, where ROLLWAY_THOROUGH is not set: the rules are the same."""
 
 
-@pytest.fixture(scope="module", params=["gateway", "ratio"])
+GATEWAY = pytest.param("gateway", marks=pytest.mark.gateway)
+behind_a_gateway = pytest.mark.parametrize("through", [GATEWAY], indirect=True, scope="module")
+by_counts_of_pods = pytest.mark.parametrize("through", ["ratio"], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=["ratio", GATEWAY])
 def through(
-    request: pytest.FixtureRequest, gateway: Gateway, installer: Callable[..., Installation]
+    request: pytest.FixtureRequest, world: World, installer: Callable[..., Installation], routed: bool
 ) -> Iterator[Gateway | None]:
     """What shares the traffic: Traefik, or the counts of pods."""
-    chosen = gateway if request.param == "gateway" else None
-    installer(chosen)
-    yield chosen
-    if chosen:
+    if request.param == "ratio":
+        yield None
+    elif routed:
+        yield world.installation.gateway
+    else:
+        yield installer(request.getfixturevalue("gateway")).gateway
         installer()
 
 
@@ -118,25 +125,57 @@ def test_a_good_version_is_promoted_through_its_steps(
     assert (entry["outcome"], entry["reason"]) == ("Promoted", "AnalysisSucceeded")
 
 
-def test_bad_versions_are_rolled_back_or_refused_and_stable_fails_no_request(
+def test_bad_versions_are_rolled_back_and_stable_fails_no_request(
     given: Given, when: When, scenario: Scenario, through: Gateway | None, say: Callable[[str], None]
 ) -> None:
-    kinds = list(BAD) if through or os.environ.get("ROLLWAY_THOROUGH") else list(SAMPLED)
+    kinds = [kind for kind in BAD if not BAD[kind].refused]
+    if through is None and not os.environ.get("ROLLWAY_THOROUGH"):
+        kinds = list(SAMPLED)
     given.a_model()
     given.a_deployment(predictor={"timeout": "5s", "resources": {"limits": {"memory": "600Mi"}}}, **CANARY)
-    when.the_spec_changes({"progressDeadlineSeconds": 45})
-    ends: dict[str, tuple[str, Mapping[str, Any]]] = {}
     with when.traffic_flows(rate=RATE, gateway=through, timeout=8):
-        for number, kind in enumerate(kinds, 2):
-            make = functools.partial(BAD[kind].make, number=number, **BAD[kind].more)
-            version = given.a_version(make)
-            when.the_alias_moves_to(version)
-            ends[kind] = version, until_ended(scenario, version)
-            scenario.then.it_goes_on_serving("1")
-            assert [share["percent"] for share in scenario.status("prices")["traffic"]] == [100]
+        ends = told_one_by_one(scenario, kinds)
+    tally = tally_of(scenario, ends, say)
+    # Who gives no answer names nobody: no more may fail than canaries had of the traffic, and their last pods' time.
+    lasted = sum(seconds_of(entry) for _, entry in ends.values())
+    assert len(tally.failures) <= most(0.5, int(RATE * lasted)), tally.failures[:20]
+
+
+@behind_a_gateway
+def test_versions_that_fail_their_gates_never_get_traffic(
+    given: Given, when: When, scenario: Scenario, through: Gateway, say: Callable[[str], None]
+) -> None:
+    given.a_model()
+    given.a_deployment(progressDeadlineSeconds=45, **CANARY)
+    with when.traffic_flows(rate=RATE, gateway=through):
+        ends = told_one_by_one(scenario, [kind for kind in BAD if BAD[kind].refused])
+    tally = tally_of(scenario, ends, say)
+    assert tally.by_version.keys() == {"1"}
+    assert not tally.failures, tally.failures[:20]
+
+
+Ends = Mapping[str, tuple[str, Mapping[str, Any]]]
+"""By the kind of a bad version: its number, and the entry of the history that says how it ended."""
+
+
+def told_one_by_one(scenario: Scenario, kinds: Iterable[str]) -> Ends:
+    """Have the alias move to one bad version after the other, each when the one before has ended."""
+    ends = {}
+    for number, kind in enumerate(kinds, 2):
+        make = functools.partial(BAD[kind].make, number=number, **BAD[kind].more)
+        version = scenario.given.a_version(make)
+        scenario.when.the_alias_moves_to(version)
+        ends[kind] = version, until_ended(scenario, version)
+        scenario.then.it_goes_on_serving("1")
+        assert [share["percent"] for share in scenario.status("prices")["traffic"]] == [100]
+    return ends
+
+
+def tally_of(scenario: Scenario, ends: Ends, say: Callable[[str], None]) -> judge.Tally:
+    """Show what callers saw of each version; each ended for a reason of its kind, and stable failed nothing."""
     tally = scenario.tally
     assert tally is not None
-    rows = [row(kind, *ends[kind], tally) for kind in kinds]
+    rows = [row(kind, *ends[kind], tally) for kind in ends]
     head = (
         "version",
         "ended as",
@@ -148,15 +187,10 @@ def test_bad_versions_are_rolled_back_or_refused_and_stable_fails_no_request(
     for line in table(head, rows, right=(2, 3, 4, 5)):
         say(line)
     assert tally.failed_by.get("1", 0) == 0, tally.failures[:5]
-    for kind in kinds:
-        version, entry = ends[kind]
+    for kind, (_, entry) in ends.items():
         assert entry["outcome"] == "Aborted", f"{kind}: {entry}"
         assert entry["reason"] in BAD[kind].reasons, f"{kind}: {entry}"
-        if BAD[kind].refused:
-            assert version not in tally.spans, f"{kind} had traffic"
-    # Who gave no answer names nobody: no more may fail than canaries had of the traffic, and their last pods' time.
-    lasted = sum(seconds_of(entry) for _, entry in ends.values())
-    assert len(tally.failures) <= most(0.5, int(RATE * lasted)), tally.failures[:20]
+    return tally
 
 
 def row(kind: str, version: str, entry: Mapping[str, Any], tally: judge.Tally) -> tuple[str, ...]:
@@ -172,11 +206,10 @@ def seconds_of(entry: Mapping[str, Any]) -> float:
     return (finished - started).total_seconds()
 
 
+@behind_a_gateway
 def test_malformed_requests_to_the_canary_alone_roll_nothing_back(
-    given: Given, when: When, then: Then, gateway: Gateway, through: Gateway | None
+    given: Given, when: When, then: Then, through: Gateway
 ) -> None:
-    if through is None:
-        pytest.skip("without a Gateway nobody can ask the canary alone")
     given.a_model(versions=2)
     given.a_deployment(**WAITS)
     when.the_alias_moves_to("2")
@@ -218,12 +251,11 @@ def ask_badly(scenario: Scenario, url: str, times: int) -> dict[int, int]:
     return {int(status): count for status, count in said.items()}
 
 
+@behind_a_gateway
 @pytest.mark.parametrize("on_inconclusive", ["Pause", "Promote", "Abort"])
 def test_without_requests_it_holds_then_does_as_it_was_told(
-    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None, on_inconclusive: str
+    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway, on_inconclusive: str
 ) -> None:
-    if through is None:
-        pytest.skip("the rules are the same: tried behind the Gateway")
     given.a_model(versions=2)
     judged = ANALYSIS | {"deadline": "25s", "onInconclusive": on_inconclusive}
     given.a_deployment(**CANARY | {"analysis": judged})
@@ -241,11 +273,10 @@ def test_without_requests_it_holds_then_does_as_it_was_told(
         assert "canary" not in scenario.status("prices")
 
 
+@behind_a_gateway
 def test_weights_are_true(
-    given: Given, when: When, scenario: Scenario, through: Gateway | None, say: Callable[[str], None]
+    given: Given, when: When, scenario: Scenario, through: Gateway, say: Callable[[str], None]
 ) -> None:
-    if through is None:
-        pytest.skip("without a Gateway the counts of pods are the weights")
     requests = 10_000 if os.environ.get("ROLLWAY_THOROUGH") else 2_000
     weights = (1, 10, 50, 99)
     given.a_model(versions=2)
@@ -287,16 +318,11 @@ def in_force(scenario: Scenario, weight: int) -> None:
     )
 
 
+@by_counts_of_pods
+@pytest.mark.usefixtures("through")
 def test_without_a_gateway_new_connections_are_shared_as_the_pods_are(
-    given: Given,
-    when: When,
-    then: Then,
-    scenario: Scenario,
-    through: Gateway | None,
-    say: Callable[[str], None],
+    given: Given, when: When, then: Then, scenario: Scenario, say: Callable[[str], None]
 ) -> None:
-    if through is not None:
-        pytest.skip("the route has the weights there")
     steps = [{"setWeight": 25}, {"pause": {}}, {"setWeight": 60}, {"pause": {}}]
     given.a_model(versions=2)
     given.a_deployment(predictor={"replicas": 3}, strategy={"canary": {"steps": steps}}, analysis=ANALYSIS)
@@ -322,11 +348,8 @@ def test_without_a_gateway_new_connections_are_shared_as_the_pods_are(
         say(line)
 
 
-def test_one_tenant_reaches_no_other(
-    given: Given, when: When, scenario: Scenario, through: Gateway | None
-) -> None:
-    if through is None:
-        pytest.skip("in-cluster names are apart by their namespaces")
+@behind_a_gateway
+def test_one_tenant_reaches_no_other(given: Given, when: When, scenario: Scenario, through: Gateway) -> None:
     given.a_model(versions=1)
     given.a_deployment()
     neighbour = Scenario(scenario.world, f"{scenario.namespace[:30]}-x", scenario.folder / "x")
@@ -362,12 +385,11 @@ def fewest_ready(scenario: Scenario) -> Iterator[Callable[[], int]]:
 
 
 @pytest.mark.thorough
+@behind_a_gateway
 @pytest.mark.parametrize("ends", ["promoted", "aborted"])
 def test_an_autoscaled_model_never_has_fewer_pods_than_it_began_with(
-    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway | None, ends: str
+    given: Given, when: When, then: Then, scenario: Scenario, through: Gateway, ends: str
 ) -> None:
-    if through is None:
-        pytest.skip("counts are the weights there")
 
     def scalers() -> list[Any]:
         return scenario.children("HorizontalPodAutoscaler")

@@ -20,6 +20,7 @@ def operator(world: World) -> Iterator[Operator]:
         yield world.operator
 
 
+@pytest.mark.alone
 def test_the_standby_takes_over_from_a_frozen_leader(
     operator: Operator, given: Given, scenario: Scenario, then: Then
 ) -> None:

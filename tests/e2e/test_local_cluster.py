@@ -21,6 +21,7 @@ CLAIMS = "/api/v1/namespaces/default/persistentvolumeclaims"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/kube-system/networkpolicies"
 
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.local_cluster,
     pytest.mark.skipif(os.geteuid() != 0, reason="a local cluster needs root"),
     pytest.mark.skipif(

@@ -48,6 +48,7 @@ def test_while_replicas_are_added_and_taken_away(when: When, then: Then, old: st
     then.no_request_failed(answered_by={old})
 
 
+@pytest.mark.alone
 def test_while_the_operator_is_killed_in_the_middle_of_a_rollout(
     when: When, then: Then, old: str, new: str
 ) -> None:
@@ -60,6 +61,7 @@ def test_while_the_operator_is_killed_in_the_middle_of_a_rollout(
     then.no_request_failed(answered_by={old, new})
 
 
+@pytest.mark.alone
 def test_while_mlflow_is_stopped_and_replicas_are_added(when: When, then: Then, old: str, new: str) -> None:
     with when.traffic_flows():
         with when.stopped("mlflow"):
@@ -83,6 +85,7 @@ def abrupt(world: World, installer: Callable[..., Installation], tmp_path: Path)
     return "abrupt"
 
 
+@pytest.mark.alone
 def test_the_judge_sees_the_requests_that_fail_without_the_drain(
     given: Given, scenario: Scenario, abrupt: str
 ) -> None:

@@ -30,6 +30,7 @@ def another(world: World, tmp_path: Path) -> Iterator[str]:
     world.operator.replace(image)
 
 
+@pytest.mark.alone
 def test_an_upgrade_restarts_nothing_and_reaches_the_next_version(
     given: Given, when: When, then: Then, scenario: Scenario, another: str
 ) -> None:
@@ -53,6 +54,7 @@ def test_an_upgrade_restarts_nothing_and_reaches_the_next_version(
     assert shaped["data"]["settings"]["timeoutSeconds"] == 45
 
 
+@pytest.mark.alone
 def test_a_canary_that_one_build_began_another_finishes(
     given: Given, when: When, then: Then, scenario: Scenario, another: str
 ) -> None:

@@ -1,10 +1,13 @@
 """The S3 store is away, or holds other bytes than were accepted: what serves goes on, and status says why."""
 
+import pytest
+
 from rollway_testing.scenario import Given, Then, When
 
 SECONDS_TO_FETCH = 360.0
 
 
+@pytest.mark.alone
 def test_an_outage_of_s3_delays_a_scale_up_and_nothing_else(given: Given, when: When, then: Then) -> None:
     given.a_model()
     given.a_deployment()

@@ -19,6 +19,7 @@ def stable(serving: Scenario) -> str:
     return str(serving.status("prices")["stable"]["revision"])
 
 
+@pytest.mark.alone
 def test_undo_goes_back_without_asking_the_registry_and_retry_goes_forward(
     serving: Scenario, when: When, then: Then
 ) -> None:

@@ -12,8 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from queue import SimpleQueue
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 from rollway_faultproxy.rules import Kill, Match, Rule
 from rollway_testing.controlplane import ControlPlane
@@ -25,6 +27,7 @@ from rollway_testing.stories import OperatorProcess, Story, condition, serves
 from rollway_testing.waiting import NotInTimeError, eventually
 
 Status = dict[str, Any]
+T = TypeVar("T")
 
 KINDS = (
     "ControllerRevision",
@@ -295,17 +298,32 @@ class Lane:
         return [call for call in self.proxy.calls(after) if call["namespace"] == self.namespace]
 
 
+def side_by_side(lanes: Iterable[Lane], tasks: Iterable[Callable[[Lane], T]]) -> list[T]:
+    """Do each task on the next lane that is free, and give what they return, in their order."""
+    free: SimpleQueue[Lane] = SimpleQueue()
+    for lane in lanes:
+        free.put(lane)
+
+    def done(task: Callable[[Lane], T]) -> T:
+        lane = free.get()
+        try:
+            return task(lane)
+        finally:
+            free.put(lane)
+
+    with ThreadPoolExecutor(free.qsize()) as pool:
+        return list(pool.map(done, tasks))
+
+
 def tell_in(
     lanes: Sequence[Lane], tale: Tale, calm: Calm, points: Sequence[Point], say: Callable[[str], None]
 ) -> list[Outcome]:
     """Share the points of a tale among lanes, all at work at the same time."""
-    with ThreadPoolExecutor(len(lanes)) as pool:
-        told = [
-            pool.submit(lane.tell_killed, tale, calm, points[number :: len(lanes)], say)
-            for number, lane in enumerate(lanes)
-            if points[number :: len(lanes)]
-        ]
-        return [outcome for lane in told for outcome in lane.result()]
+    parts = [points[number :: len(lanes)] for number in range(len(lanes))]
+    told = side_by_side(
+        lanes, [partial(Lane.tell_killed, tale=tale, calm=calm, points=part, say=say) for part in parts]
+    )
+    return [outcome for outcomes in told for outcome in outcomes]
 
 
 def until_ended(story: Story, step: Step, within: float = 120) -> None:
