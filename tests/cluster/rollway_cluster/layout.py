@@ -7,6 +7,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 from rollway_cluster.binaries import cache_folder
+from rollway_cluster.errors import ClusterError
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,14 @@ class Layout:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Layout":
-        """The cluster that the command line speaks of."""
+        """The cluster that the command line speaks of: one of ten, which can run beside each other."""
+        number = environment.get("ROLLWAY_CLUSTER_NUMBER") or "0"
+        if number not in set("0123456789"):
+            raise ClusterError(f"ROLLWAY_CLUSTER_NUMBER={number} is not a digit")
+        suffix = "" if number == "0" else f"-{number}"
         state = environment.get("ROLLWAY_CLUSTER_STATE")
-        return cls(state=Path(state).absolute() if state else cache_folder() / "local-cluster")
+        folder = Path(state).absolute() if state else cache_folder() / f"local-cluster{suffix}"
+        return cls(folder, f"local{suffix}", int(number))
 
     @property
     def bin(self) -> Path:

@@ -3,7 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from rollway_cluster import certificates, components, configuration, manifests
+from rollway_cluster.errors import ClusterError
 from rollway_cluster.layout import Layout, Ports
 
 FIRST = Layout(Path("/state/first"), "first", 0)
@@ -25,11 +28,23 @@ def test_what_lies_on_the_host_is_named_after_the_cluster() -> None:
     assert FIRST.node != SECOND.node
     assert FIRST.cgroup != SECOND.cgroup
     assert FIRST.chain != SECOND.chain
-    assert len(Layout(Path("/state"), "local").node) <= 15, "longer than a network device's name may be"
 
 
 def test_the_state_folder_can_be_chosen() -> None:
     assert Layout.from_environment({"ROLLWAY_CLUSTER_STATE": "/somewhere"}).state == Path("/somewhere")
+
+
+def test_ten_clusters_can_be_chosen() -> None:
+    chosen = [Layout.from_environment({"ROLLWAY_CLUSTER_NUMBER": str(number)}) for number in range(10)]
+    assert len({(layout.state, layout.name, layout.number) for layout in chosen}) == len(chosen)
+    assert max(len(layout.node) for layout in chosen) <= 15, "longer than a network device's name may be"
+    assert Layout.from_environment({}) == chosen[0]
+
+
+@pytest.mark.parametrize("number", ["10", "-1", "one"])
+def test_another_number_is_refused(number: str) -> None:
+    with pytest.raises(ClusterError, match=f"ROLLWAY_CLUSTER_NUMBER={number} is not a digit"):
+        Layout.from_environment({"ROLLWAY_CLUSTER_NUMBER": number})
 
 
 def test_a_control_plane_runs_on_loopback_without_a_node(tmp_path: Path) -> None:
