@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from rollway_cluster.cluster import Cluster, select
+from rollway_cluster.errors import ClusterError
 from rollway_cluster.images import REPOSITORY
 from rollway_cluster.install import RUNTIMES, Installation, client_of, install, install_gateway, load_images
 from rollway_cluster.traefik import Gateway
@@ -65,7 +66,9 @@ def cluster() -> Iterator[Cluster]:
         pytest.exit(f"{selected.context} is not a cluster for tests; name it in ROLLWAY_CONTEXT if it is", 2)
     was_up = selected.status()
     if WORKER and not was_up:
-        pytest.exit("workers share a cluster that is up: `make cluster-up`, or `make e2e`, which does it", 2)
+        raise ClusterError(
+            "workers share a cluster that is up: `make cluster-up`, or `make e2e`, which does it"
+        )
     selected.up()
     yield selected
     if not was_up:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +94,15 @@ def running(layout: Layout) -> list[Running]:
     """Every component with its process id, or none where it does not run."""
     pid = init(layout)
     inside = [] if pid is None else [each for each in _pids() if _namespace(each) == _namespace(pid)]
-    found = {tuple(_argv(each)): each for each in inside}
+    found = {_command(_argv(each)): each for each in inside}
     expected = (*components.control_plane(layout), components.containerd(layout), *components.node(layout))
-    return [_running(component.name, found.get(component.argv)) for component in expected]
+    return [_running(component.name, found.get(_command(component.argv))) for component in expected]
+
+
+def _command(argv: Sequence[str]) -> tuple[str, ...]:
+    """Give a command line without the path of a Python: one environment has several that are the same."""
+    name = Path(argv[0]).name if argv else ""
+    return ("python", *argv[1:]) if name.startswith("python") else tuple(argv)
 
 
 def in_network(layout: Layout, *argv: str) -> subprocess.CompletedProcess[str]:
