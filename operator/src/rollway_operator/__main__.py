@@ -8,12 +8,15 @@ import signal
 import socket
 import sys
 
+from prometheus_client import REGISTRY
+
 from rollway_operator import handlers, lease, telemetry
 from rollway_operator.cluster import Cluster, connect
 from rollway_operator.controller import Controller
 from rollway_operator.errors import SettingsError
 from rollway_operator.health import Health
 from rollway_operator.lease import Claim, Lease
+from rollway_operator.series import Series
 from rollway_operator.settings import Settings
 
 _logger = logging.getLogger("rollway_operator")
@@ -24,7 +27,8 @@ async def run(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    health = Health()
+    health, series = Health(), Series()
+    REGISTRY.register(series)
     # Outside of a pod nothing says that no other process of this name runs.
     identity = settings.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
     async with health.served(settings.health_port), connect() as client:
@@ -33,7 +37,7 @@ async def run(settings: Settings) -> None:
         cluster = Cluster(client, held.writable_for)
 
         async def work() -> None:
-            controller = Controller(cluster, settings, health)
+            controller = Controller(cluster, settings, health, series)
             try:
                 await controller.start()
                 await handlers.watch(controller, cluster, settings.watch_namespaces)

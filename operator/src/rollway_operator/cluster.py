@@ -22,7 +22,7 @@ from rollway_operator.errors import (
     NotLeaderError,
 )
 from rollway_operator.labels import FIELD_MANAGER, GROUP
-from rollway_operator.telemetry import WRITES
+from rollway_operator.telemetry import WRITES, ApiRequest
 
 Json = dict[str, Any]
 Objects = list[Json]
@@ -302,9 +302,11 @@ class Cluster:
             url = f"{known.host}{path}?{urlencode(query)}" if query else f"{known.host}{path}"
             # Asked last of all: what was waited for until here counts.
             time_out = _TIMEOUT if method == "GET" else self._time_for_a_write()
-            response = await self._client.call_api(method, url, headers, body, _request_timeout=time_out)
-            # Not decoded here: of what was written nobody reads more than that it was.
-            answer = await response.read()  # type: ignore[no-untyped-call]
+            with ApiRequest(_verb(method, query)) as request:
+                response = await self._client.call_api(method, url, headers, body, _request_timeout=time_out)
+                # Not decoded here: of what was written nobody reads more than that it was.
+                answer = await response.read()  # type: ignore[no-untyped-call]
+                request.code = str(response.status)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ClusterError(f"{method} {path}: {type(error).__name__}: {error}") from error
         return response.status, answer, _pause(response)
@@ -324,6 +326,13 @@ class Cluster:
             raise NotLeaderError("this replica does not hold the lease: nothing is written")
         return aiohttp.ClientTimeout(total=min(_SECONDS, left), connect=min(_SECONDS_TO_CONNECT, left))
 
+
+def _verb(method: str, query: Mapping[str, str] | None) -> str:
+    """Name a call as Kubernetes does: only lists are read with a query."""
+    return _VERBS.get(method) or ("list" if query else "get")
+
+
+_VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 _Answer = tuple[int, bytes, float | None]
 """Status, body, and how long the server asks to be left alone."""

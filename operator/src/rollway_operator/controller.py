@@ -33,9 +33,10 @@ from rollway_operator.metrics_source import PodMetrics
 from rollway_operator.observe import Observer, now, versions
 from rollway_operator.queue import WorkQueue
 from rollway_operator.reconcile import Context, Look, look_again, reconcile
-from rollway_operator.resolve import DEFAULT_REGISTRY, Resolver, registry_status
+from rollway_operator.resolve import Resolver, registry_followed, registry_status
+from rollway_operator.series import Series
 from rollway_operator.settings import Settings
-from rollway_operator.telemetry import QUEUE_DEPTH, RECONCILE_SECONDS, RECONCILES
+from rollway_operator.telemetry import RECONCILE_SECONDS, RECONCILES, RESYNCED, forget_registry, measure_queue
 
 _logger = logging.getLogger(__name__)
 
@@ -54,10 +55,11 @@ _CRD_RETRY_SECONDS: Final = 5.0
 class Controller:
     """Keeps every ModelDeployment and ModelRegistry right, from `start` to `stop`: while this replica leads."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, health: Health) -> None:
+    def __init__(self, cluster: Cluster, settings: Settings, health: Health, series: Series) -> None:
         self._cluster = cluster
         self._settings = settings
         self._health = health
+        self._series = series
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
         self._observer = Observer(cluster, settings.platform.gateways)
         self._evidence = Evidence(PodMetrics())
@@ -81,6 +83,7 @@ class Controller:
         self._health.hindered = ""
         with suppress(ClusterError):  # a resync finds it out later
             await self._observer.discover()
+        measure_queue(self._deployments)
         self._deployments.start()
         self._registries.start()
         self._resyncing = asyncio.create_task(self._resync_for_ever(), name="resync")
@@ -94,6 +97,8 @@ class Controller:
             await asyncio.gather(self._resyncing, return_exceptions=True)
         await asyncio.gather(self._deployments.stop(), self._registries.stop())
         await asyncio.gather(self._resolver.aclose(), self._evidence.aclose())
+        # Last: until here events that were on their way may come.
+        self._series.clear()
         _logger.info("stopped")
 
     # ---------------------------------------------------------------------------------------------------------- events
@@ -101,12 +106,12 @@ class Controller:
     def deployment_changed(self, body: Object) -> None:
         """Have a ModelDeployment worked on, unless nothing changed that a person or Git writes."""
         key, asked = _key(body), _asked(body)
-        self._follows[key] = _registry_name(body)
+        self._series.deployment_seen(body)
+        self._follows[key] = registry_followed(body)
         if self._seen.get(key) == asked:
             return
         self._seen[key] = asked
         self._add_afresh(key)
-        QUEUE_DEPTH.set(len(self._deployments))
 
     def deployment_gone(self, body: Object) -> None:
         """Forget a ModelDeployment; its children go by owner reference."""
@@ -114,6 +119,7 @@ class Controller:
 
     def registry_changed(self, body: Object) -> None:
         """Have a ModelRegistry looked at, and all that follow it, unless only its status changed."""
+        self._series.registry_seen(body)
         name = body["metadata"]["name"]
         before, self._known_registries[name] = self._known_registries.get(name), body
         if before is None or _asked(before) != _asked(body):
@@ -125,6 +131,8 @@ class Controller:
         name = body["metadata"]["name"]
         self._known_registries.pop(name, None)
         self._registries.forget(name)
+        self._series.registry_gone(name)
+        forget_registry(name)
         self._add_followers(name)
 
     def _add_followers(self, registry: str) -> None:
@@ -145,11 +153,11 @@ class Controller:
             names.discard(key)
         self._evidence.forget(key)
         self._deployments.forget(key)
+        self._series.deployment_gone(key)
 
     # ---------------------------------------------------------------------------------------------------------- passes
 
     async def _deployment_pass(self, key: Key) -> timedelta | None:
-        QUEUE_DEPTH.set(len(self._deployments))
         where = {"object": f"{key.namespace}/{key.name}"}
         try:
             with RECONCILE_SECONDS.time():
@@ -218,6 +226,7 @@ class Controller:
         while True:
             try:
                 await self._resync()
+                RESYNCED.set_to_current_time()
                 self._health.beat()
             except ClusterError as error:
                 _logger.warning("the resync failed: %s", error)
@@ -229,8 +238,12 @@ class Controller:
         places = self._settings.watch_namespaces
         registries = await self._cluster.list("ModelRegistry")
         self._known_labels.clear()
-        self._known_registries = {body["metadata"]["name"]: body for body in registries}
-        for name in self._known_registries:
+        named = {body["metadata"]["name"]: body for body in registries}
+        for name in self._known_registries.keys() - named.keys():
+            self.registry_gone(name)
+        self._known_registries = named
+        for name, body in named.items():
+            self._series.registry_seen(body)
             self._registries.add(name)
         await self._observer.discover()
         versions_of = await versions(self._cluster, places, self._observer.children)
@@ -242,12 +255,12 @@ class Controller:
                 self._found(body, versions_of(body))
         for key in known - present:
             self._forget(key)
-        QUEUE_DEPTH.set(len(self._deployments))
 
     def _found(self, body: Object, seen: Versions) -> None:
         """Have a pass made over what a resync found, unless nothing can have changed but what a pass comes back for."""
         key = _key(body)
-        self._seen[key], self._follows[key] = _asked(body), _registry_name(body)
+        self._series.deployment_seen(body)
+        self._seen[key], self._follows[key] = _asked(body), registry_followed(body)
         look = self._looks.get(key)
         if look and look.versions == seen and not (look.timed and now() - look.at >= self._come_back(look)):
             if look.under_way:
@@ -311,10 +324,6 @@ class Controller:
 
 def _key(body: Object) -> Key:
     return Key(body["metadata"]["namespace"], body["metadata"]["name"])
-
-
-def _registry_name(body: Object) -> str:
-    return str(body["spec"].get("model", {}).get("registryRef", {}).get("name", DEFAULT_REGISTRY))
 
 
 def _asked(body: Object) -> Mapping[str, Any]:

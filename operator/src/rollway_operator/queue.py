@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from datetime import timedelta
 from typing import Final, Generic, TypeVar
@@ -24,7 +25,8 @@ class WorkQueue(Generic[K]):
         self._work = work
         self._workers = workers
         self._ready: asyncio.Queue[K] = asyncio.Queue()
-        self._waiting: set[K] = set()
+        self._waiting: dict[K, float] = {}
+        self._oldest: float | None = None
         self._running: set[K] = set()
         self._again: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
@@ -35,6 +37,12 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         """How many keys are due and wait for a worker."""
         return len(self._waiting)
+
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the key that is due for longest has waited for a worker; 0 if none is due. Any thread may ask."""
+        oldest = self._oldest
+        return 0.0 if oldest is None else time.monotonic() - oldest
 
     def start(self) -> None:
         """Start the workers."""
@@ -47,6 +55,7 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._timers.clear()
         self._waiting.clear()
+        self._oldest = None
         self._again.clear()
         for task in self._tasks:
             task.cancel()
@@ -60,7 +69,8 @@ class WorkQueue(Generic[K]):
         if key in self._running:
             self._again.add(key)
         else:
-            self._waiting.add(key)
+            self._waiting[key] = due = time.monotonic()
+            self._oldest = due if self._oldest is None else self._oldest
             self._ready.put_nowait(key)
 
     def add_after(self, key: K, delay: timedelta) -> None:
@@ -86,7 +96,8 @@ class WorkQueue(Generic[K]):
     async def _run(self) -> None:
         while True:
             key = await self._ready.get()
-            self._waiting.discard(key)
+            self._waiting.pop(key, None)
+            self._oldest = next(iter(self._waiting.values()), None)
             self._running.add(key)
             delay = await self._attempt(key)
             self._running.discard(key)

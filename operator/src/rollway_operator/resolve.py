@@ -20,7 +20,7 @@ from rollway_operator.api.v1alpha1 import (
     ModelDeployment,
     ModelRegistry,
 )
-from rollway_operator.domain import ArtifactSource, ModelVersion, Resolution
+from rollway_operator.domain import ArtifactSource, ModelVersion, Object, Resolution
 from rollway_operator.manifests import CA_KEY
 from rollway_operator.registries import (
     CABundleMissingError,
@@ -269,6 +269,11 @@ def _poll_in(target: Target, confirmed: bool, shared: SharedRegistry) -> float:
 # --------------------------------------------------------------------------------------------------- where from
 
 _NAME = re.compile(r"[A-Za-z0-9.-]{1,63}")
+
+
+def registry_followed(body: Object) -> str:
+    """Name the ModelRegistry that a ModelDeployment follows, as it stands in the cluster."""
+    return str(body["spec"].get("model", {}).get("registryRef", {}).get("name", DEFAULT_REGISTRY))
 
 
 def artifact_source(uri: str, registry: ModelRegistry) -> tuple[str, ArtifactSource]:

@@ -16,6 +16,7 @@ from rollway_operator.domain import Resolution
 from rollway_operator.errors import ClusterError
 from rollway_operator.health import Health
 from rollway_operator.reconcile import Context, Look
+from rollway_operator.series import Series
 from rollway_operator.settings import Settings
 from rollway_testing.clock import without_waiting
 
@@ -103,7 +104,7 @@ def made(cluster: FakeCluster, health: Health, path: Path) -> Controller:
     file.write_text(json.dumps({"mlserver": runtime}))
     settings = Settings.from_environment({"ROLLWAY_NAMESPACE": "rollway", "ROLLWAY_RUNTIMES_FILE": str(file)})
     client: Any = cluster
-    return Controller(client, settings, health)
+    return Controller(client, settings, health, Series())
 
 
 @pytest.fixture

@@ -204,7 +204,8 @@ class MLflowRegistry:
 
     async def _get(self, call: str, shape: type[A], **parameters: str) -> A:
         try:
-            answer = await self._ask(call, shape, parameters)
+            with telemetry.REGISTRY_SECONDS.labels(self._name).time():
+                answer = await self._ask(call, shape, parameters)
         except RegistryError as error:
             telemetry.REGISTRY_REQUESTS.labels(self._name, _result(error)).inc()
             raise
