@@ -61,9 +61,13 @@ def test_one_works_and_the_other_takes_over_when_it_is_killed_or_stopped(
     assert written(first) > 0
     assert not leads(second)
     assert written(second) == 0
+    healthy = f'rollway_modeldeployment_phase{{name="iris",namespace="{story.namespace}",phase="Healthy"}}'
+    eventually(lambda: first.metric(healthy) == 1, within=30, what="the leader tells of it")
+    assert not any(sample.name.startswith("rollway_modeldeployment_") for sample in second.samples())
     assert second.metric('rollway_operator_registry_requests_total{registry="default",result="ok"}') == 0
     first.kill()
     assert taken_over(second, TAKEOVER) <= TAKEOVER
+    eventually(lambda: second.metric(healthy) == 1, within=30, what="the new leader tells of it")
     first.start()
     story.ask(predictor={"replicas": 3})
     story.until(lambda status: status.get("readyReplicas") == 3, "the new leader works")

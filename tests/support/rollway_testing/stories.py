@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from rollway_testing.kubelet import Node
 from rollway_testing.kubernetes import ApiError, Kubernetes
@@ -172,9 +174,18 @@ class OperatorProcess(Server):
 
     def metric(self, line: str) -> float:
         """Read one sample of its own metrics; 0 where it has not been counted yet."""
-        text = httpx.get(f"http://127.0.0.1:{self._metrics}/metrics", trust_env=False, verify=False).text
-        values = (row.rpartition(" ")[2] for row in text.splitlines() if row.startswith(f"{line} "))
+        values = (
+            row.rpartition(" ")[2] for row in self._exposed().splitlines() if row.startswith(f"{line} ")
+        )
         return float(next(values, 0))
+
+    def samples(self) -> list[Sample]:
+        """Read all samples of its own metrics."""
+        families = text_string_to_metric_families(self._exposed())
+        return [sample for family in families for sample in family.samples]
+
+    def _exposed(self) -> str:
+        return httpx.get(f"http://127.0.0.1:{self._metrics}/metrics", trust_env=False, verify=False).text
 
     def logged(self) -> list[dict[str, Any]]:
         """Give what it has logged, parsed."""

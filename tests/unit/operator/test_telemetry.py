@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
-from rollway_operator import telemetry
+from rollway_operator import __version__, telemetry
+from rollway_operator.queue import WorkQueue
 from rollway_operator.telemetry import LONGEST_FIELD, JsonFormatter, configure_logging
 
 
@@ -86,6 +87,50 @@ def test_libraries_do_not_log_what_they_send_even_when_the_operator_logs_everyth
     assert logging.getLogger("rollway_operator.resolve").isEnabledFor(logging.DEBUG)
     for library in ("httpx", "httpcore", "kopf", "aiohttp"):
         assert not logging.getLogger(library).isEnabledFor(logging.INFO)
+
+
+def count(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"rollway_operator_{name}", labels) or 0
+
+
+def test_a_request_to_the_api_server_is_counted_by_its_status_and_timed() -> None:
+    before = count("api_requests_total", verb="patch", code="409")
+    timed = count("api_request_duration_seconds_count", verb="patch")
+    with telemetry.ApiRequest("patch") as request:
+        request.code = "409"
+    assert count("api_requests_total", verb="patch", code="409") == before + 1
+    assert count("api_request_duration_seconds_count", verb="patch") == timed + 1
+
+
+def test_a_request_that_got_no_answer_is_counted_too() -> None:
+    before = count("api_requests_total", verb="delete", code="none")
+    with pytest.raises(TimeoutError), telemetry.ApiRequest("delete"):
+        raise TimeoutError
+    assert count("api_requests_total", verb="delete", code="none") == before + 1
+
+
+def test_the_queue_is_measured_when_it_is_asked_for() -> None:
+    async def work(_: str) -> None:
+        return None
+
+    queue = WorkQueue(work, 1)
+    telemetry.measure_queue(queue)
+    assert count("queue_depth") == count("queue_oldest_seconds") == 0
+    queue.add("iris")
+    assert count("queue_depth") == 1
+    assert 0 < count("queue_oldest_seconds") < count("queue_oldest_seconds")
+
+
+def test_a_registry_that_is_gone_leaves_no_series() -> None:
+    telemetry.REGISTRY_REQUESTS.labels("gone", "ok").inc()
+    telemetry.REGISTRY_REQUESTS.labels("gone", "refused").inc()
+    telemetry.REGISTRY_SECONDS.labels("gone").observe(1)
+    telemetry.forget_registry("gone")
+    assert 'registry="gone"' not in generate_latest(REGISTRY).decode()
+
+
+def test_the_version_is_told() -> None:
+    assert count("build_info", version=__version__) == 1
 
 
 def test_every_metric_of_the_operator_begins_with_its_name() -> None:
