@@ -240,7 +240,7 @@ class Controller:
         self._known_labels.clear()
         named = {body["metadata"]["name"]: body for body in registries}
         for name in self._known_registries.keys() - named.keys():
-            self.registry_gone(name)
+            self.registry_gone(self._known_registries[name])
         self._known_registries = named
         for name, body in named.items():
             self._series.registry_seen(body)

@@ -16,6 +16,7 @@ from rollway_operator.errors import (
     InvalidError,
     NotLeaderError,
 )
+from rollway_operator.telemetry import API_REQUESTS
 from rollway_testing.clock import without_waiting
 
 CONFIG_MAP = {
@@ -297,3 +298,52 @@ async def test_an_answer_that_is_no_object_is_an_error_of_the_server() -> None:
     for _ in range(2):
         with pytest.raises(ClusterError, match="get ConfigMap iris"):
             await connected(server, 14.0).get("ConfigMap", "iris", "team-a")
+
+
+def counted() -> dict[tuple[str, str], float]:
+    (family,) = API_REQUESTS.collect()
+    return {
+        (sample.labels["verb"], sample.labels["code"]): sample.value
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+
+
+async def test_calls_are_counted_by_what_they_do_and_by_each_answer() -> None:
+    before, server = counted(), Server()
+    cluster = connected(server, 10)
+    server.answers = [
+        Answer(404, {}),
+        Answer(200, {"items": [], "metadata": {}}),
+        Answer(409, {"reason": "Conflict"}),
+    ]
+    await cluster.get("ConfigMap", "iris", "team-a")
+    await cluster.list("ConfigMap")
+    with pytest.raises(ConflictError):
+        await cluster.replace(CONFIG_MAP)
+    for write in ("create", "apply", "merge_status", "scale", "delete"):
+        await WRITES[write](cluster)
+    now = counted()
+    assert {key: value - before.get(key, 0) for key, value in now.items() if value != before.get(key)} == {
+        ("get", "404"): 1,
+        ("list", "200"): 1,
+        ("update", "409"): 1,
+        ("create", "200"): 1,
+        ("patch", "200"): 3,
+        ("delete", "200"): 1,
+    }
+
+
+async def test_a_call_without_an_answer_is_counted_and_one_that_is_not_made_is_not() -> None:
+    before, server = counted(), Server()
+
+    async def broken(*_: Any, **__: Any) -> Answer:
+        raise ConnectionResetError("gone")
+
+    with pytest.raises(NotLeaderError):
+        await connected(server, 0).delete("ConfigMap", "iris", "team-a", "u")
+    assert counted() == before
+    server.call_api = broken  # type: ignore[method-assign]
+    with pytest.raises(ClusterError):
+        await connected(server, 10).get("ConfigMap", "iris", "team-a")
+    assert counted()["get", "none"] == before.get(("get", "none"), 0) + 1

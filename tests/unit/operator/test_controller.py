@@ -388,3 +388,58 @@ async def test_a_spec_that_an_older_operator_cannot_read_is_said_in_a_condition(
     assert stalled["reason"] == "SpecInvalid"
     assert cluster.statuses == 1
     await controller.stop()
+
+
+# ------------------------------------------------------------------------------------------------------------- metrics
+
+
+def series_of(controller: Controller) -> set[str]:
+    """Name the objects that have series."""
+    families = controller._series.collect()  # noqa: SLF001 - it is given by the fixture, and read as Prometheus does
+    return {
+        str(sample.labels.get("name") or sample.labels["registry"])
+        for family in families
+        for sample in family.samples
+    }
+
+
+def registry_body(name: str = "shared") -> dict[str, Any]:
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-01T11:00:00Z",
+        "reason": "Reachable",
+        "message": "the registry answers",
+    }
+    metadata = {"name": name, "uid": "r", "generation": 1, "resourceVersion": "1"}
+    spec = {"mlflow": {"trackingURI": "http://127.0.0.1:1"}, "artifacts": [{"prefix": "s3://models/"}]}
+    return {"kind": "ModelRegistry", "metadata": metadata, "spec": spec, "status": {"conditions": [ready]}}
+
+
+@without_waiting
+async def test_what_an_event_shows_is_told_to_prometheus_until_it_is_gone(make: Make, passes: Passes) -> None:
+    controller = make(FakeCluster())
+    controller.deployment_changed(deployment())
+    controller.registry_changed(registry_body())
+    assert series_of(controller) == {"iris", "shared"}
+    controller.deployment_gone(deployment())
+    controller.registry_gone(registry_body())
+    assert series_of(controller) == set()
+
+
+@without_waiting
+async def test_a_resync_tells_what_the_watch_missed_and_who_stops_leading_tells_nothing(
+    make: Make, passes: Passes
+) -> None:
+    cluster = FakeCluster(deployment("one"), deployment("two"), registry_body())
+    controller = make(cluster)
+    await controller.start()
+    await asyncio.sleep(5)
+    assert series_of(controller) == {"one", "two", "shared"}
+    del cluster.objects["ModelDeployment", "two"]
+    del cluster.objects["ModelRegistry", "shared"]
+    await asyncio.sleep(30)
+    assert series_of(controller) == {"one"}
+    await controller.stop()
+    assert series_of(controller) == set()

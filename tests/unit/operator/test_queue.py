@@ -165,3 +165,25 @@ async def test_stopping_cuts_the_running_pass_short_and_starts_no_other() -> Non
     bench.queue.add_after("c", SECOND)
     await asyncio.sleep(60)
     assert [key for key, _ in bench.passes] == ["a"]
+
+
+@without_waiting
+async def test_the_queue_tells_how_long_the_first_key_that_is_due_has_waited() -> None:
+    bench = Bench(workers=1)
+    assert bench.queue.oldest_seconds == 0
+    bench.open.clear()
+    for key in "abc":
+        bench.queue.add(key)
+    eldest = bench.queue.oldest_seconds
+    assert eldest > 0
+    await bench.begun.wait()
+    # The one that is worked on does not wait any more: the next has waited less long.
+    assert bench.queue.oldest_seconds > 0
+    bench.open.set()
+    await bench.after(1)
+    assert bench.queue.oldest_seconds == 0
+    bench.open.clear()
+    bench.queue.add("d")
+    bench.queue.add("e")
+    await bench.queue.stop()
+    assert bench.queue.oldest_seconds == 0
