@@ -238,7 +238,7 @@ class Controller:
         places = self._settings.watch_namespaces
         registries = await self._cluster.list("ModelRegistry")
         self._known_labels.clear()
-        named = {body["metadata"]["name"]: body for body in registries}
+        named: dict[str, Object] = {body["metadata"]["name"]: body for body in registries}
         for name in self._known_registries.keys() - named.keys():
             self.registry_gone(self._known_registries[name])
         self._known_registries = named
