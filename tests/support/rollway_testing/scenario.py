@@ -412,12 +412,13 @@ class Then:
     ) -> None:
         """The version becomes stable, ready and settled; and it answers as it must."""
         self.it_settles_on(version, name, replicas=replicas, within=within)
+        revision = self.scenario.deployment(name)["status"]["stable"]["revision"]
         # The status comes first, then the Service, then what routes by it.
         eventually(
             lambda: self._ask(name),
-            lambda answer: answer.version == version,
+            lambda answer: answer.revision == revision,
             within=_SECONDS_TO_ROUTE,
-            what=f"requests reach v{version}",
+            what=f"requests reach {revision}, of v{version}",
         )
         self.it_answers_as(version, name)
 
