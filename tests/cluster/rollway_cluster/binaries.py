@@ -109,7 +109,28 @@ TRAEFIK = Module(
     patched=("lego",),
     files=(Files("gateway-api", "sigs.k8s.io/gateway-api", "config/crd/standard"),),
 )
-MODULES = (*CLUSTER, TRAEFIK)
+PROMETHEUS_VERSION = "3.16.0"
+PROMETHEUS = Module(
+    "prometheus",
+    programs=("prometheus", "promtool"),
+    # Of the two dozen ways to discover targets, most with the SDK of a cloud, the one that is used here.
+    flags=("-tags", "remove_all_sd enable_kubernetes_sd"),
+    stamps=(f"github.com/prometheus/common/version.Version={PROMETHEUS_VERSION}",),
+)
+PROMETHEUS_OPERATOR = Module(
+    "prometheus-operator",
+    programs=("operator", "prometheus-config-reloader"),
+    links=("prometheus-operator",),
+    files=(
+        Files(
+            "definitions",
+            "github.com/prometheus-operator/prometheus-operator",
+            "example/prometheus-operator-crd",
+        ),
+    ),
+)
+MONITORING = (PROMETHEUS, PROMETHEUS_OPERATOR)
+MODULES = (*CLUSTER, TRAEFIK, *MONITORING)
 
 
 def cache_folder() -> Path:
