@@ -20,7 +20,16 @@ import yaml
 from rollway_cluster.cluster import Cluster, select
 from rollway_cluster.errors import ClusterError
 from rollway_cluster.images import REPOSITORY
-from rollway_cluster.install import RUNTIMES, Installation, client_of, install, install_gateway, load_images
+from rollway_cluster.install import (
+    RUNTIMES,
+    Installation,
+    client_of,
+    install,
+    install_gateway,
+    install_monitoring,
+    load_images,
+)
+from rollway_cluster.prometheus import Monitoring
 from rollway_cluster.traefik import Gateway
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.operator import Operator
@@ -29,6 +38,9 @@ from rollway_testing.scenario import Given, Scenario, Then, When, World
 
 OURS = re.compile(r"(kind-)?rollway(-[a-z0-9-]+)?")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+
+Turn = Callable[[], AbstractContextManager[None]]
+"""Holds everybody else off for as long as it lasts."""
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +56,7 @@ def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], AbstractContextManager[None]]:
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> Turn:
     """What workers do in turn: the cluster is one, and a release of helm's is changed by one."""
     folder = tmp_path_factory.getbasetemp()
     lock = (folder.parent if WORKER else folder) / "installing"
@@ -82,8 +94,15 @@ def runtime(name: str, image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def monitoring(cluster: Cluster, say: Callable[[str], None], one_at_a_time: Turn) -> Monitoring:
+    """The Prometheus that scrapes all that every test of a session runs."""
+    with one_at_a_time():
+        return install_monitoring(cluster, say)
+
+
+@pytest.fixture(scope="session")
 def installer(
-    cluster: Cluster, say: Callable[[str], None], one_at_a_time: Callable[[], AbstractContextManager[None]]
+    cluster: Cluster, monitoring: Monitoring, say: Callable[[str], None], one_at_a_time: Turn
 ) -> Callable[..., Installation]:
     """Install everything, or again with more runtimes, each of an image, or with a gateway to route by weights."""
     client = client_of(cluster)
@@ -93,15 +112,13 @@ def installer(
             images = load_images(cluster, say=say)
             servers = {name: images[name] for name in RUNTIMES} | runtimes
             values = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}}
-            return install(client, images, values=values, gateway=gateway, say=say)
+            return install(client, images, values=values, gateway=gateway, monitoring=monitoring, say=say)
 
     return run
 
 
 @pytest.fixture(scope="session")
-def gateway(
-    cluster: Cluster, say: Callable[[str], None], one_at_a_time: Callable[[], AbstractContextManager[None]]
-) -> Gateway:
+def gateway(cluster: Cluster, say: Callable[[str], None], one_at_a_time: Turn) -> Gateway:
     """Gateways, which Rollway makes routes for only where it is installed with them."""
     with one_at_a_time():
         return install_gateway(cluster, say)

@@ -12,11 +12,12 @@ NOBODY = 65534
 
 
 def write(program: Path, name: str, archive: Path) -> None:
-    """Write a docker archive whose image runs the program as nobody."""
+    """Write a docker archive whose image runs the program, which is in /bin, as nobody."""
+    path = f"bin/{program.name}"
     layer = archive.with_suffix(".layer")
     unfinished = archive.with_suffix(".unfinished")
     with tarfile.open(layer, "w") as tar:
-        entry = tarfile.TarInfo(program.name)
+        entry = tarfile.TarInfo(path)
         entry.mode, entry.size = 0o755, program.stat().st_size
         with program.open("rb") as content:
             tar.addfile(entry, content)
@@ -26,7 +27,7 @@ def write(program: Path, name: str, archive: Path) -> None:
         {
             "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
-            "config": {"User": f"{NOBODY}:{NOBODY}", "Entrypoint": [f"/{program.name}"], "WorkingDir": "/"},
+            "config": {"User": f"{NOBODY}:{NOBODY}", "Entrypoint": [f"/{path}"], "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         }
     ).encode()

@@ -56,7 +56,7 @@ def load(layout: Layout, path: Path) -> dict[str, str]:
 
 
 def _module(program: str) -> binaries.Module:
-    return next(module for module in binaries.MODULES if module.name == program)
+    return next(module for module in binaries.MODULES if program in module.commands)
 
 
 def _ctr(layout: Layout, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

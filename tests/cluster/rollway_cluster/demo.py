@@ -5,7 +5,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,13 @@ from rollway_cluster.install import (
     client_of,
     install,
     install_gateway,
+    install_monitoring,
     load_images,
     model_namespace,
     uninstall,
 )
 from rollway_cluster.judge import Expected, Tally, tally, wrong
+from rollway_cluster.prometheus import LABELS, Monitoring
 from rollway_cluster.reference import expected, move_alias, newest_version, prepare
 from rollway_cluster.report import Report, table
 from rollway_cluster.traefik import Gateway
@@ -119,6 +122,7 @@ class _Stage:
     client: Client
     installation: Installation
     gateway: Gateway
+    monitoring: Monitoring
     report: Report
 
     def run(self, name: str, pod: Object) -> list[jobs.Line]:
@@ -177,6 +181,8 @@ def _run(cluster: Cluster, report: Report) -> None:
         others = sum(a != b for a, b in zip(right[first], right[second], strict=True))
         step.result = f"their answers differ in {others} of {len(right[first])} rows"
     _canaries_under_traffic(stage, served, first, second, right)
+    with report.step("ask Prometheus what it scraped meanwhile") as step:
+        step.result = scraped(stage.monitoring.query("up"))
     report.show(stage.client.run("get", "mdep", f"--namespace={NAMESPACE}", "--output=wide").splitlines())
 
 
@@ -192,13 +198,17 @@ def _prepare(cluster: Cluster, report: Report) -> _Stage:
     with report.step("install Traefik with the Gateway API") as step:
         gateway = install_gateway(cluster, say=report.say)
         step.result = f"Gateways {gateway.http} and {gateway.grpc} in namespace {gateway.namespace}"
+    with report.step("install Prometheus with its operator") as step:
+        monitoring = install_monitoring(cluster, say=report.say)
+        (label,) = (f"{key}: {value}" for key, value in LABELS.items())
+        step.result = f"scrapes what has a monitor labelled {label}; namespace {monitoring.namespace}"
     with report.step("install MLflow, S3 and Rollway by their charts") as step:
-        installation = install(client, images, gateway=gateway, say=report.say)
+        installation = install(client, images, gateway=gateway, monitoring=monitoring, say=report.say)
         model_namespace(client, NAMESPACE, installation)
         if not there:
             client.run("annotate", "namespace", NAMESPACE, f"{_STARTED_THE_CLUSTER}=true", "--overwrite")
         step.result = f"namespaces {MLFLOW_NAMESPACE}, {SYSTEM_NAMESPACE}, {NAMESPACE}; ModelRegistry default"
-    return _Stage(client, installation, gateway, report)
+    return _Stage(client, installation, gateway, monitoring, report)
 
 
 def _start_anew(stage: _Stage) -> None:
@@ -319,6 +329,14 @@ def _mend(stage: _Stage, serving: str) -> None:
         move_alias(stage.client, stage.installation, MODEL, ALIAS, serving)
         mended = _await(stage, lambda found: (found or {}).get("status", {}).get("phase") == "Healthy")
         step.result = f"Healthy: {_message(mended)}"
+
+
+def scraped(answer: Sequence[Object]) -> str:
+    """How many targets are up of those that there are, by namespace."""
+    up = Counter(each["metric"]["namespace"] for each in answer if each["value"][1] == "1")
+    there = Counter(each["metric"]["namespace"] for each in answer)
+    counts = ", ".join(f"{namespace} {up[namespace]} of {there[namespace]}" for namespace in sorted(there))
+    return f"targets that are up: {counts or 'none'}"
 
 
 def how_it_ended(found: Object | None, version: str) -> Object | None:

@@ -12,11 +12,13 @@ from typing import Any
 
 import yaml
 
-from rollway_cluster import containers, traefik
+from rollway_cluster import containers, prometheus, traefik
 from rollway_cluster.client import MADE_BY, Client, Object
 from rollway_cluster.cluster import Cluster
+from rollway_cluster.definitions import made_here
 from rollway_cluster.errors import ClusterError
 from rollway_cluster.images import REPOSITORY, build_images
+from rollway_cluster.prometheus import Monitoring
 from rollway_cluster.traefik import Gateway
 
 IMAGES = ("operator", "mlserver", "seldon", "mlflow", "training", "seaweedfs")
@@ -27,9 +29,10 @@ MODELS_BUCKET = "models"
 STORE_SECRET = "s3-credentials"
 MODELS_SECRET = "models-s3"
 OPERATOR = "rollway-operator"
+_PROGRAMS = (traefik.NAME, *prometheus.IMAGES)
+"""Images of a program and nothing else; the others are built by Dockerfiles."""
 _LOADED_AT_A_TIME = 2
 _DEFINITIONS = ("modeldeployments.rollway.dev", "modelregistries.rollway.dev")
-_OURS = ",".join(f"{name}={value}" for name, value in MADE_BY.items())
 
 Say = Callable[[str], None]
 
@@ -92,11 +95,13 @@ def install(
     resync_seconds: int = 5,
     values: Mapping[str, Any] | None = None,
     gateway: Gateway | None = None,
+    monitoring: Monitoring | None = None,
     say: Say = print,
 ) -> Installation:
     """Install both charts and the ModelRegistry ``default``; ``values`` are more values of charts/rollway.
 
-    With a gateway, Rollway routes by weights; without one, or installed again without, by the ratio of pods.
+    With a gateway, Rollway routes by weights; without one, or installed again without, by the ratio of pods. With
+    monitoring, which is there before, the charts bring what makes it scrape them.
     """
     for namespace in (MLFLOW_NAMESPACE, SYSTEM_NAMESPACE):
         make_namespace(client, namespace)
@@ -108,7 +113,11 @@ def install(
         "rollway",
         REPOSITORY / "charts/rollway",
         SYSTEM_NAMESPACE,
-        _rollway_values(images, resync_seconds) | (gateway.values() if gateway else {}) | dict(values or {}),
+        together(
+            _rollway_values(images, resync_seconds),
+            *(part.values() for part in (gateway, monitoring) if part),
+            dict(values or {}),
+        ),
     )
     client.apply(registry(poll_interval))
     return installation
@@ -116,15 +125,11 @@ def install(
 
 def install_gateway(cluster: Cluster, say: Say = print) -> Gateway:
     """Install Traefik, the Gateway API too unless it is there, and two Gateways; wait until they are programmed."""
-    client, images = client_of(cluster), load_images(cluster, [traefik.NAME], say)
-    if traefik.NAME not in images:
-        raise ClusterError(
-            f"ROLLWAY_IMAGES={os.environ['ROLLWAY_IMAGES']} says of no image that it is Traefik's"
-        )
+    client, (image,) = client_of(cluster), _loaded(cluster, (traefik.NAME,), say)
     say("Traefik and its Gateways")
     make_namespace(client, traefik.NAMESPACE)
-    _define_gateways(client)
-    client.apply(*traefik.objects(images[traefik.NAME]))
+    traefik.DEFINITIONS.apply(client)
+    client.apply(*traefik.objects(image))
     gateway = Gateway()
     for name in (gateway.http, gateway.grpc):
         client.wait(*(traefik.GATEWAYS, name, gateway.namespace), traefik.programmed, seconds=60.0)
@@ -133,10 +138,29 @@ def install_gateway(cluster: Cluster, say: Say = print) -> Gateway:
     return gateway
 
 
+def install_monitoring(cluster: Cluster, say: Say = print, *, scrape_interval: str = "5s") -> Monitoring:
+    """Install Prometheus Operator, its API too unless it is there, and a Prometheus; wait until it answers.
+
+    To be done before the charts: they bring their monitors only to an API server that knows what these are.
+    """
+    client, images = client_of(cluster), _loaded(cluster, prometheus.IMAGES, say)
+    operator, reloader, server = images
+    say("Prometheus Operator and its Prometheus")
+    make_namespace(client, prometheus.NAMESPACE)
+    prometheus.DEFINITIONS.apply(client)
+    client.apply(*prometheus.operator(operator, reloader), *prometheus.prometheus(server, scrape_interval))
+    place = f"--namespace={prometheus.NAMESPACE}"
+    client.run("rollout", "status", f"deployment/{prometheus.OPERATOR}", place)
+    found = (prometheus.PROMETHEUSES, prometheus.NAME, prometheus.NAMESPACE)
+    client.wait(*found, prometheus.available, seconds=120.0)
+    client.run("wait", *prometheus.ANSWERS, place, "--timeout=30s")
+    return Monitoring(client)
+
+
 def make_namespace(client: Client, name: str) -> None:
     """Make a namespace in which only restricted pods run; one that somebody else made is refused."""
     found = client.get("namespace", name)
-    if found and not _made_here(found):
+    if found and not made_here(found):
         raise ClusterError(
             f"namespace {name} of {client.context} was not made here, and what is in it is not touched\n"
             f"look at: {client.command('get', 'all', f'--namespace={name}')}"
@@ -160,7 +184,7 @@ def registry(poll_interval: str) -> Object:
 
 
 def uninstall(client: Client, *namespaces: str, say: Say = print) -> None:
-    """Remove the namespaces of models, both charts, the Gateways, and the definitions and namespaces made here."""
+    """Remove the namespaces of models, both charts, the Gateways, monitoring, and the definitions made here."""
     if client.get("crd", _DEFINITIONS[0]):
         for namespace in namespaces:
             say(f"ModelDeployments of {namespace}")
@@ -178,6 +202,9 @@ def uninstall(client: Client, *namespaces: str, say: Say = print) -> None:
     if _is_ours(client, traefik.NAMESPACE):
         say("Traefik and its Gateways")
         _remove_gateways(client, say)
+    if _is_ours(client, prometheus.NAMESPACE):
+        say("Prometheus Operator and its Prometheus")
+        _remove_monitoring(client, say)
 
 
 def _remove_definitions(client: Client, say: Say) -> None:
@@ -193,49 +220,41 @@ def _remove_definitions(client: Client, say: Say) -> None:
         client.delete("crd", definition)
 
 
-def _define_gateways(client: Client) -> None:
-    """Define the Gateway API's kinds, unless somebody else did."""
-    found = client.get("crd", traefik.GATEWAYS)
-    if found and not _made_here(found):
-        return
-    definitions = f"--filename={traefik.definitions()}"
-    client.run("apply", "--server-side", "--force-conflicts", definitions)
-    client.run("label", "--overwrite", definitions, _OURS)
-    client.run("wait", "crd", f"--selector={_OURS}", "--for=condition=Established", "--timeout=30s")
-
-
 def _remove_gateways(client: Client, say: Say) -> None:
     """Remove Traefik and, unless others use it, the Gateway API."""
     client.delete("namespace", traefik.NAMESPACE)
-    client.run("delete", "clusterroles,clusterrolebindings", f"--selector={_OURS}")
-    found = client.get("crd", traefik.GATEWAYS)
-    if found is None:
-        return
-    client.delete("gatewayclass", traefik.CLASS)
-    if not _made_here(found):
-        return
-    used = ",".join(traefik.USED)
-    if others := client.run("get", used, "--all-namespaces", "--no-headers").strip():
-        say(f"the Gateway API stays, since these are not the demo's:\n{others}")
-        return
-    client.run("delete", ",".join(traefik.DEFINING), f"--selector={_OURS}")
+    client.delete("clusterrole,clusterrolebinding", traefik.CLASS)
+    if client.get("crd", traefik.GATEWAYS):
+        client.delete("gatewayclass", traefik.CLASS)
+    traefik.DEFINITIONS.remove(client, say)
+
+
+def _remove_monitoring(client: Client, say: Say) -> None:
+    """Remove Prometheus and its operator and, unless others use it, the operator's API."""
+    client.delete("namespace", prometheus.NAMESPACE)
+    for name in prometheus.CLUSTER_WIDE:
+        client.delete("clusterrole,clusterrolebinding", name)
+    prometheus.DEFINITIONS.remove(client, say)
 
 
 def _is_ours(client: Client, namespace: str) -> bool:
     found = client.get("namespace", namespace)
-    return found is not None and _made_here(found)
+    return found is not None and made_here(found)
 
 
-def _made_here(found: Object) -> bool:
-    labels: Object = found["metadata"].get("labels", {})
-    return MADE_BY.items() <= labels.items()
+def _loaded(cluster: Cluster, names: Sequence[str], say: Say) -> list[str]:
+    """The references of programs' images, in the order of their names."""
+    images = load_images(cluster, names, say)
+    if absent := [name for name in names if name not in images]:
+        raise ClusterError(f"ROLLWAY_IMAGES={os.environ['ROLLWAY_IMAGES']} has no {', no '.join(absent)}")
+    return [images[name] for name in names]
 
 
 def _archives(names: Sequence[str], say: Say) -> dict[str, Path]:
-    """Each image's archive: those of Dockerfiles, and Traefik's, which is its program and nothing else."""
-    built = [name for name in names if name != traefik.NAME]
+    """Each image's archive: those of Dockerfiles, and those that are a program and nothing else."""
+    built = [name for name in names if name not in _PROGRAMS]
     found = build_images(built, say=say) if built else {}
-    return found | {name: containers.archive(name, say) for name in names if name == traefik.NAME}
+    return found | {name: containers.archive(name, say) for name in names if name in _PROGRAMS}
 
 
 def _identity(client: Client) -> str:
@@ -283,3 +302,13 @@ def _rollway_values(images: Mapping[str, str], resync_seconds: int) -> Object:
         "runtimes": {name: {"image": images[name]} for name in RUNTIMES},
         "resyncSeconds": resync_seconds,
     }
+
+
+def together(*values: Object) -> Object:
+    """Values of a chart with those below the same key side by side; the last word on a value counts."""
+    found: Object = {}
+    for part in values:
+        for key, value in part.items():
+            both = isinstance(value, dict) and isinstance(found.get(key), dict)
+            found[key] = together(found[key], value) if both else value
+    return found

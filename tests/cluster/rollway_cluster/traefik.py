@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rollway_cluster import binaries
 from rollway_cluster.client import MADE_BY, Client, Object
+from rollway_cluster.definitions import Definitions
 from rollway_cluster.manifests import CONFINED, NOBODY
 
 NAME = NAMESPACE = "traefik"
@@ -22,10 +23,6 @@ _MIDDLEWARES = "/etc/traefik/middlewares"
 _SERVICE = f"{NAME}.{NAMESPACE}.svc"
 _GROUP = "gateway.networking.k8s.io"
 GATEWAYS = f"gateways.{_GROUP}"
-USED = (GATEWAYS, f"httproutes.{_GROUP}", f"grpcroutes.{_GROUP}")
-"""What somebody who uses the Gateway API has."""
-DEFINING = ("crd", "validatingadmissionpolicy", "validatingadmissionpolicybinding")
-"""What the Gateway API itself consists of."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,16 @@ def definitions() -> Path:
     """The folder with the Gateway API's definitions, of the version that Traefik is built with."""
     binaries.build((binaries.TRAEFIK,))
     return binaries.folder(binaries.TRAEFIK) / "gateway-api"
+
+
+DEFINITIONS = Definitions(
+    name="the Gateway API",
+    part="gateway-api",
+    known_by=GATEWAYS,
+    used=(GATEWAYS, f"httproutes.{_GROUP}", f"grpcroutes.{_GROUP}"),
+    files=lambda: [definitions()],
+    kinds=("crd", "validatingadmissionpolicy", "validatingadmissionpolicybinding"),
+)
 
 
 def programmed(found: Object | None) -> bool:

@@ -21,7 +21,7 @@ def test_an_archive_holds_the_program_for_nobody(tmp_path: Path) -> None:
         assert layer is not None
         content = layer.read()
     assert image["RepoTags"] == ["localhost/rollway/hello:1"]
-    assert config["config"] == {"User": "65534:65534", "Entrypoint": ["/hello"], "WorkingDir": "/"}
+    assert config["config"] == {"User": "65534:65534", "Entrypoint": ["/bin/hello"], "WorkingDir": "/"}
     assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(content).hexdigest()}"]
     assert archives.names(tmp_path / "hello.tar") == ["localhost/rollway/hello:1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hello", "hello.tar"]
