@@ -44,3 +44,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- $gateways := compact (list .Values.gateway.http.namespace .Values.gateway.grpc.namespace) }}
 {{- join "," (.Values.networkPolicy.gatewayNamespaces | default (uniq $gateways)) }}
 {{- end }}
+
+{{/* What every monitor carries, as the operator reads it: key=value, with commas between them. */}}
+{{- define "rollway.monitorLabels" -}}
+{{- $labels := list }}
+{{- range $key, $value := .Values.monitoring.labels }}
+{{- $labels = append $labels (printf "%s=%s" $key $value) }}
+{{- end }}
+{{- join "," $labels }}
+{{- end }}

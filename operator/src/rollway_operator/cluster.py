@@ -70,6 +70,7 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     "PodDisruptionBudget": _Kind("policy/v1", "poddisruptionbudgets"),
     "HTTPRoute": _Kind("gateway.networking.k8s.io/v1", "httproutes"),
     "GRPCRoute": _Kind("gateway.networking.k8s.io/v1", "grpcroutes"),
+    "PodMonitor": _Kind("monitoring.coreos.com/v1", "podmonitors"),
     "Pod": _Kind("v1", "pods"),
     "Secret": _Kind("v1", "secrets"),
     "Namespace": _Kind("v1", "namespaces", namespaced=False),
@@ -79,6 +80,12 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         "apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False
     ),
 }
+
+
+def api_of(kind: str) -> tuple[str, str]:
+    """Give the group and the version in which the API server is asked for a kind."""
+    group, _, version = _KINDS[kind].api_version.rpartition("/")
+    return group, version
 
 
 def plural(kind: str) -> str:

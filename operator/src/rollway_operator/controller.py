@@ -61,7 +61,7 @@ class Controller:
         self._health = health
         self._series = series
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
-        self._observer = Observer(cluster, settings.platform.gateways)
+        self._observer = Observer(cluster, settings.platform.optional_kinds)
         self._evidence = Evidence(PodMetrics())
         self._context = Context(cluster, self._observer, self._resolver, settings.platform, self._evidence)
         self._deployments = WorkQueue(self._deployment_pass, _WORKERS)

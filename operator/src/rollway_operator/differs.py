@@ -19,6 +19,8 @@ _EXACT: Final = frozenset(
         *("selector", "matchLabels", "nodeSelector", "data", "podSelector", "ingress", "egress"),
         # Of routes: traffic.py writes every field that the API server would add under these.
         *("parentRefs", "rules"),
+        # Of monitors: with a relabelling more, the labels of pods say something else.
+        "podMetricsEndpoints",
     }
 )
 """Maps under these keys are compared for equality."""

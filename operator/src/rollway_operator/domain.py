@@ -140,12 +140,19 @@ class Platform:
     """What the addresses in status begin with, without a slash at the end."""
     permitted_hosts: tuple[str, ...] = ()
     """Patterns of the host names that models may ask for; `{namespace}` stands for the model's own."""
+    monitor_labels: Mapping[str, str] | None = None
+    """What the PodMonitors of models carry, so that a Prometheus selects them; None makes no PodMonitors."""
 
     @property
     def gateways(self) -> Mapping[str, GatewayRef]:
         """The Gateways by the kind of route that leads to a model there; empty leaves weights to counts of pods."""
         named = {"HTTPRoute": self.http_gateway, "GRPCRoute": self.grpc_gateway}
         return {kind: gateway for kind, gateway in named.items() if gateway}
+
+    @property
+    def optional_kinds(self) -> frozenset[str]:
+        """The kinds that models have here where the API server knows them."""
+        return frozenset(self.gateways) | ({"PodMonitor"} if self.monitor_labels is not None else frozenset())
 
     @property
     def has_gateway(self) -> bool:
@@ -326,7 +333,7 @@ class Observed:
     golden: str | None = None
     """The text under golden.json in the ConfigMap that the smoke test names; None where there is none."""
     served: Set[str] = frozenset()
-    """The kinds that the API server knows beyond Kubernetes' own, such as HTTPRoute."""
+    """The kinds that the API server knows beyond Kubernetes' own, such as HTTPRoute and PodMonitor."""
     evidence: Window | None = None
     """What was read of stable's and the candidate's pods since the candidate has traffic."""
     compared: Comparison | None = None

@@ -20,6 +20,15 @@ SERVED = f"{GROUP}/served"
 STABLE = f"{GROUP}/stable"
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
+VERSION = "app.kubernetes.io/version"
+
+KEY = re.compile(
+    r"(?:(?=.{1,253}/)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
+    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+"""What the API server takes as a label's key."""
+VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+"""What it takes as a label's value."""
 
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL_VALUE_LENGTH = 63
@@ -49,7 +58,7 @@ def of_pods(name: str, revision: str, runtime: str, version: str) -> dict[str, s
     """Give the labels of a model pod, with those that Seldon's and KServe's dashboards read."""
     return common(name, revision) | {
         "app.kubernetes.io/name": label_value(runtime),
-        "app.kubernetes.io/version": label_value(version),
+        VERSION: label_value(version),
         "seldon-deployment-id": name,
         "seldon-app": name,
         "seldon.io/model": "true",

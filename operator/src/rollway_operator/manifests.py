@@ -496,6 +496,35 @@ def network_policy(
     }
 
 
+def pod_monitor(deployment: ModelDeployment, platform: Platform) -> Object:
+    """Lead a Prometheus to the pods of every revision, with what they are as labels that they cannot set.
+
+    A model is its author's code, and so is what its pods answer a scrape: more than these limits, and Prometheus takes
+    nothing of it. The widest server has some 5,000 samples of at most 20 labels (docs/adr/0027).
+    """
+    name, chosen = (
+        deployment.metadata.name,
+        deployment.spec.monitoring and deployment.spec.monitoring.pod_monitor,
+    )
+    metadata = metadata_of(deployment, name)
+    asked = {**(platform.monitor_labels or {}), **((chosen and chosen.labels) or {})}
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": metadata | {"labels": {**asked, **metadata["labels"]}},
+        "spec": {
+            "selector": {"matchLabels": labels.selector(name)},
+            "podTargetLabels": [labels.MODEL_DEPLOYMENT, labels.REVISION, labels.VERSION],
+            "podMetricsEndpoints": [{"port": "metrics", "path": "/metrics", "honorLabels": False}],
+            "sampleLimit": 10_000,
+            "labelLimit": 40,
+            "labelNameLengthLimit": 128,
+            "labelValueLengthLimit": 512,
+            "bodySizeLimit": "4MB",
+        },
+    }
+
+
 def service(deployment: ModelDeployment, name: str, revision: StoredRevision) -> Object:
     """Point a Service of this name at the pods of one revision."""
     ports = {"http": revision.settings["httpPort"], "grpc": revision.settings["grpcPort"]}

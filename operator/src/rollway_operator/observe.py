@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from rollway_operator import labels
 from rollway_operator.api.v1alpha1 import ModelDeployment
-from rollway_operator.cluster import Cluster, controller_of, is_controlled, plural
+from rollway_operator.cluster import Cluster, api_of, controller_of, is_controlled, plural
 from rollway_operator.domain import PROMOTED, Failure, Fault, Object, Observed, Pod, StoredRevision, Versions
 from rollway_operator.manifests import GOLDEN_KEY, closing_of
 from rollway_operator.obstacles import golden_name
@@ -29,10 +29,8 @@ CHILDREN: Final = (
     "PodDisruptionBudget",
     "HorizontalPodAutoscaler",
 )
-ROUTES: Final = ("HTTPRoute", "GRPCRoute")
-"""Kinds that a cluster may lack, and that only a configured Gateway needs."""
-
-GATEWAY_API: Final = ("gateway.networking.k8s.io", "v1")
+OPTIONAL: Final = ("HTTPRoute", "GRPCRoute", "PodMonitor")
+"""Kinds that a cluster may lack; only those are looked for that the administrator's settings have a use for."""
 
 _TOGETHER: Final = 50
 """How many ModelDeployments are read at once: their names must fit into an address."""
@@ -69,10 +67,10 @@ class Observer:
     What answers was read after it was asked for: who comes while a read is under way has a part in the next.
     """
 
-    def __init__(self, cluster: Cluster, routes: Iterable[str] = ()) -> None:
-        """Read from one cluster; `routes` are the kinds of routes that the administrator's Gateways want."""
+    def __init__(self, cluster: Cluster, optional: Iterable[str] = ()) -> None:
+        """Read from one cluster; `optional` are the kinds that models have here where the API server knows them."""
         self._cluster = cluster
-        self._routes = frozenset(routes)
+        self._optional = frozenset(optional)
         self.served: Set[str] = frozenset()
         """Those of them that the API server knows."""
         self._waiting: dict[str, list[tuple[Object, asyncio.Future[Observed]]]] = defaultdict(list)
@@ -81,13 +79,13 @@ class Observer:
     @property
     def children(self) -> tuple[str, ...]:
         """The kinds that belong to a ModelDeployment here."""
-        return (*CHILDREN, *(kind for kind in ROUTES if kind in self.served))
+        return (*CHILDREN, *(kind for kind in OPTIONAL if kind in self.served))
 
     async def discover(self) -> None:
-        """Find out which routes the API server knows: the Gateway API may be installed later."""
-        if self._routes:
-            known = await self._cluster.served(*GATEWAY_API)
-            self.served = frozenset(kind for kind in self._routes if plural(kind) in known)
+        """Find out which optional kinds the API server knows: what defines them may be installed later."""
+        apis = {api_of(kind) for kind in self._optional}
+        known = {api: await self._cluster.served(*api) for api in apis}
+        self.served = frozenset(kind for kind in self._optional if plural(kind) in known[api_of(kind)])
 
     async def observe(self, deployment: Object) -> Observed:
         """Read the children and the pods of one ModelDeployment."""

@@ -4,20 +4,15 @@ Each is a fact with the field's name and the way out. Nothing new starts while t
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from rollway_operator import labels
 from rollway_operator.api.v1alpha1 import LabelSelector, ModelDeployment
 from rollway_operator.domain import Failure, Fault, Observed, Platform
 from rollway_operator.traffic import host_permitted
 
 LARGEST_GOLDEN: Final = 256 * 1024
-
-_LABEL_KEY: Final = re.compile(
-    r"(?:(?=.{1,253}/)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?"
-    r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-)
 
 _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 
@@ -94,7 +89,7 @@ def host_not_permitted(deployment: ModelDeployment, _: Observed, platform: Platf
 def label_key_invalid(deployment: ModelDeployment, _: Observed, __: Platform) -> Failure | None:
     """A label's key could not be one: no schema can check the keys of a map."""
     for field, key in _label_keys(deployment):
-        if not _LABEL_KEY.fullmatch(key):
+        if not labels.KEY.fullmatch(key):
             return _failure(
                 "SpecInvalid",
                 f"{field}: {key[:100]!r} cannot be a label's key; write at most 63 letters, digits, '-', '_' and '.', "
@@ -103,12 +98,21 @@ def label_key_invalid(deployment: ModelDeployment, _: Observed, __: Platform) ->
     return None
 
 
+def monitor_label_taken(deployment: ModelDeployment, _: Observed, __: Platform) -> Failure | None:
+    """A label of the PodMonitor is one by which its owner is known."""
+    ours = labels.common(deployment.metadata.name)
+    for field, key in _monitor_keys(deployment):
+        if key in ours:
+            return _failure("SpecInvalid", f"{field}: {key!r} is Rollway's own; take it out")
+    return None
+
+
 def resource_invalid(deployment: ModelDeployment, _: Observed, __: Platform) -> Failure | None:
     """A resource is none that a container can have, or one that cannot be shared is asked for and not limited."""
     resources = deployment.spec.predictor.resources
     requests, limits = (resources and resources.requests) or {}, (resources and resources.limits) or {}
     for name in (*requests, *limits):
-        of_a_domain = "/" in name and _LABEL_KEY.fullmatch(name)
+        of_a_domain = "/" in name and labels.KEY.fullmatch(name)
         if not of_a_domain and name not in _RESOURCES and not name.startswith("hugepages-"):
             known = ", ".join(_RESOURCES)
             return _failure(
@@ -127,7 +131,7 @@ def resource_invalid(deployment: ModelDeployment, _: Observed, __: Platform) -> 
 
 def label_keys_are_wrong(deployment: ModelDeployment) -> bool:
     """Say whether the API server would refuse an object made of the spec's labels."""
-    return any(not _LABEL_KEY.fullmatch(key) for _, key in _label_keys(deployment))
+    return any(not labels.KEY.fullmatch(key) for _, key in _label_keys(deployment))
 
 
 def golden_missing(deployment: ModelDeployment, observed: Observed, _: Platform) -> Failure | None:
@@ -164,6 +168,7 @@ OBSTACLES: tuple[Obstacle, ...] = (
     batching_not_supported,
     host_not_permitted,
     label_key_invalid,
+    monitor_label_taken,
     resource_invalid,
     golden_missing,
     golden_unusable,
@@ -215,6 +220,12 @@ def _label_keys(deployment: ModelDeployment) -> Iterator[tuple[str, str]]:
             ("namespaceSelector", peer.namespace_selector),
         ):
             yield from _selector_keys(f"spec.networkPolicy.from[{number}].{name}", selector)
+    yield from _monitor_keys(deployment)
+
+
+def _monitor_keys(deployment: ModelDeployment) -> Iterator[tuple[str, str]]:
+    monitor = deployment.spec.monitoring and deployment.spec.monitoring.pod_monitor
+    yield from _keys("spec.monitoring.podMonitor.labels", monitor and monitor.labels)
 
 
 def _selector_keys(field: str, selector: LabelSelector | None) -> Iterator[tuple[str, str]]:
@@ -224,8 +235,8 @@ def _selector_keys(field: str, selector: LabelSelector | None) -> Iterator[tuple
             yield f"{field}.matchExpressions", requirement.key
 
 
-def _keys(field: str, labels: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
-    for key in labels or ():
+def _keys(field: str, named: Mapping[str, str] | None) -> Iterator[tuple[str, str]]:
+    for key in named or ():
         yield field, key
 
 

@@ -88,12 +88,13 @@ def plan(
         *desired_objects(deployment, observed, roles, pruned, remembered),
         *desired_traffic(outlook, situation, platform),
         *desired_followers(outlook),
+        *desired_monitors(deployment, observed, roles, platform),
     )
     return Plan(
         status=status,
         objects=objects,
         scales=desired_scales(outlook, counts),
-        prunes=prunes(observed, pruned, remembered) + unwanted(deployment, observed, objects),
+        prunes=prunes(observed, pruned, remembered) + unwanted(deployment, observed, objects, platform),
         events=(*events, *heard, *transitions(outlook, situation, status)),
         under_way=(waits := under_way(outlook, status)),
         requeue_after=requeue_after(outlook, waits=waits),
@@ -211,23 +212,42 @@ def desired_policies(deployment: ModelDeployment, roles: Roles, platform: Platfo
     return (manifests.network_policy(deployment, revisions, platform),)
 
 
-_AT_MOST_ONE: Final = ("NetworkPolicy", "HorizontalPodAutoscaler", "HTTPRoute", "GRPCRoute")
+def desired_monitors(
+    deployment: ModelDeployment, observed: Observed, roles: Roles, platform: Platform
+) -> tuple[Object, ...]:
+    """Give the PodMonitor, where the API server knows what that is; it takes long to be heeded, so the first pass."""
+    if "PodMonitor" not in observed.served or not roles.in_role or not _is_monitored(deployment, platform):
+        return ()
+    return (
+        () if obstacles.label_keys_are_wrong(deployment) else (manifests.pod_monitor(deployment, platform),)
+    )
+
+
+_AT_MOST_ONE: Final = ("NetworkPolicy", "HorizontalPodAutoscaler", "HTTPRoute", "GRPCRoute", "PodMonitor")
 """Kinds of which a ModelDeployment has one of its own name, or none."""
 
 
-def unwanted(deployment: ModelDeployment, observed: Observed, objects: Collection[Object]) -> tuple[Ref, ...]:
+def unwanted(
+    deployment: ModelDeployment, observed: Observed, objects: Collection[Object], platform: Platform
+) -> tuple[Ref, ...]:
     """Name what the spec wanted once and wants no more."""
     name = deployment.metadata.name
     named = [*((kind, name) for kind in _AT_MOST_ONE), ("Service", traffic.preview_name(deployment))]
     wanted = {(each["kind"], each["metadata"]["name"]) for each in objects}
     # What could not be written as the spec has it (labels that no API server takes) stays as it is.
-    kept = {("NetworkPolicy", name)} if _is_policed(deployment) else set()
+    labelled = {"NetworkPolicy": _is_policed(deployment), "PodMonitor": _is_monitored(deployment, platform)}
+    kept = {(kind, name) for kind, asked in labelled.items() if asked}
     return tuple(Ref(*ref) for ref in named if ref in observed.objects and ref not in wanted | kept)
 
 
 def _is_policed(deployment: ModelDeployment) -> bool:
     policy = deployment.spec.network_policy
     return policy is None or policy.enabled is not False
+
+
+def _is_monitored(deployment: ModelDeployment, platform: Platform) -> bool:
+    monitor = deployment.spec.monitoring and deployment.spec.monitoring.pod_monitor
+    return platform.monitor_labels is not None and (monitor is None or monitor.enabled is not False)
 
 
 DEFAULT_SCALE_DOWN_DELAY: Final = timedelta(seconds=30)

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
+from rollway_operator import labels
 from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
 
@@ -90,6 +91,7 @@ class Settings:
     grpc_gateway: GatewayRef | None = None
     gateway_url: str | None = None
     permitted_hosts: tuple[str, ...] = ()
+    monitor_labels: Mapping[str, str] | None = None
 
     @property
     def platform(self) -> Platform:
@@ -105,6 +107,7 @@ class Settings:
             grpc_gateway=self.grpc_gateway,
             gateway_url=self.gateway_url,
             permitted_hosts=self.permitted_hosts,
+            monitor_labels=self.monitor_labels,
         )
 
     @classmethod
@@ -129,6 +132,9 @@ class Settings:
             grpc_gateway=read.gateway("ROLLWAY_GATEWAY_GRPC"),
             gateway_url=read.url("ROLLWAY_GATEWAY_URL"),
             permitted_hosts=read.host_patterns("ROLLWAY_PERMITTED_HOSTS"),
+            monitor_labels=read.labels("ROLLWAY_MONITOR_LABELS")
+            if read.switch("ROLLWAY_POD_MONITORS", default=True)
+            else None,
         )
 
 
@@ -214,6 +220,22 @@ class _Reader:
                     "{namespace} for the model's own, such as *.{namespace}.example.com"
                 )
         return given
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        pairs = [part.partition("=") for part in self.names(name)]
+        for key, equals, value in pairs:
+            if not (equals and labels.KEY.fullmatch(key) and labels.VALUE.fullmatch(value)):
+                raise SettingsError(
+                    f"{name} has {key + equals + value!r}; use labels as key=value with commas between them, such as "
+                    "release=kube-prometheus-stack"
+                )
+        return {key: value for key, _, value in pairs}
+
+    def switch(self, name: str, *, default: bool) -> bool:
+        value = self.text(name, str(default)).lower()
+        if value not in ("true", "false"):
+            raise SettingsError(f"{name} is {value!r}; use true or false")
+        return value == "true"
 
     def level(self, name: str, default: str) -> str:
         value = self.text(name, default).upper()

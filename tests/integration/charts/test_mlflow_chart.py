@@ -162,6 +162,29 @@ def test_of_the_store_only_the_gateway_that_asks_for_keys_listens_beyond_loopbac
     assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8333}]}]
 
 
+def test_the_server_is_led_to_by_a_monitor_that_prometheus_selects(render: Render) -> None:
+    manifests = render(s3=STORE, monitoring={"force": True, "labels": {"team": "ml"}})
+    [monitor] = of_kind(manifests, "ServiceMonitor")
+    selector = monitor["spec"]["selector"]["matchLabels"]
+    services = [
+        each
+        for each in of_kind(manifests, "Service")
+        if selector.items() <= each["metadata"]["labels"].items()
+    ]
+    assert [each["metadata"]["name"] for each in services] == ["mlflow"]
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint == {"port": services[0]["spec"]["ports"][0]["name"], "path": "/metrics"}
+    chosen = {"release": "kube-prometheus-stack", "team": "ml"}
+    assert chosen.items() <= monitor["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("values", [{}, {"enabled": False, "force": True}])
+def test_there_is_no_monitor_where_nobody_knows_what_that_is_or_wants_one(
+    render: Render, values: dict[str, Any]
+) -> None:
+    assert of_kind(render(monitoring=values), "ServiceMonitor") == []
+
+
 def test_the_stores_buckets_are_made_by_the_program_in_the_chart(render: Render) -> None:
     manifests = render(s3=STORE | {"buckets": ["models", "mlflow", "more"]})
     program, *buckets = container(manifests, "Job", "mlflow-s3-buckets")["args"]
@@ -233,7 +256,7 @@ def test_the_chart_passes_a_strict_lint(helm: Helm, values: dict[str, Any]) -> N
     helm.run("lint", "--strict", str(CHART), values=values)
 
 
-OPEN = {("nodeSelector",), ("ingress", "annotations")}
+OPEN = {("nodeSelector",), ("ingress", "annotations"), ("monitoring", "labels")}
 """Values whose keys the user chooses."""
 
 

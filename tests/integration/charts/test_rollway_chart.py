@@ -322,6 +322,53 @@ def test_the_metrics_service_points_at_the_metrics_port(render: Render) -> None:
     assert str(ports["metrics"]) == environment(manifests)["ROLLWAY_METRICS_PORT"]
 
 
+def test_a_monitor_that_prometheus_selects_leads_to_the_metrics_service(render: Render) -> None:
+    manifests = render(monitoring={"force": True, "labels": {"team": "ml", "app.kubernetes.io/name": "x"}})
+    [monitor], [service] = of_kind(manifests, "ServiceMonitor"), of_kind(manifests, "Service")
+    labels = service["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint == {"port": service["spec"]["ports"][0]["name"], "honorLabels": True}
+    chosen = {"release": "kube-prometheus-stack", "team": "ml"}
+    assert monitor["metadata"]["labels"] == chosen | labels
+
+
+@pytest.mark.parametrize("values", [{}, {"enabled": False, "force": True}])
+def test_there_is_no_monitor_where_nobody_knows_what_that_is_or_wants_one(
+    render: Render, values: dict[str, Any]
+) -> None:
+    assert of_kind(render(monitoring=values), "ServiceMonitor") == []
+
+
+@pytest.mark.parametrize(
+    ("monitoring", "expected"),
+    [
+        ({}, {"release": "kube-prometheus-stack"}),
+        ({"labels": {"release": None}}, {}),
+        ({"labels": {"team": "ml"}}, {"release": "kube-prometheus-stack", "team": "ml"}),
+        ({"enabled": False}, None),
+    ],
+)
+def test_what_the_chart_says_of_monitors_is_what_the_operator_reads(
+    render: Render, monitoring: dict[str, Any], expected: dict[str, str] | None, tmp_path: Path
+) -> None:
+    manifests = render(monitoring=monitoring)
+    (tmp_path / "runtimes.json").write_text(of_kind(manifests, "ConfigMap")[0]["data"]["runtimes.json"])
+    read = environment(manifests) | {
+        "ROLLWAY_NAMESPACE": "rollway-system",
+        "ROLLWAY_RUNTIMES_FILE": str(tmp_path / "runtimes.json"),
+    }
+    assert Settings.from_environment(read).monitor_labels == expected
+
+
+def test_without_monitoring_the_operator_may_touch_no_monitor(render: Render) -> None:
+    def groups(**values: object) -> set[str]:
+        rules = [rule for grant in grants(render(**values)) for rule in grant["rules"]]
+        return {group for rule in rules for group in rule["apiGroups"]}
+
+    assert groups() - groups(monitoring={"enabled": False}) == {"monitoring.coreos.com"}
+
+
 def test_the_probes_ask_the_health_port(render: Render) -> None:
     manifests = render()
     [container] = operator_pod(manifests)["spec"]["containers"]
@@ -372,7 +419,7 @@ def test_the_chart_passes_a_strict_lint(helm: Helm) -> None:
     helm.run("lint", "--strict", str(CHART))
 
 
-OPEN = {("runtimes",), ("nodeSelector",)}
+OPEN = {("runtimes",), ("nodeSelector",), ("monitoring", "labels")}
 """Values whose keys the user chooses."""
 
 

@@ -133,6 +133,11 @@ class World:
     gateway: bool = False
     """Whether a Gateway splits the traffic; it takes a route over at the next tick."""
     gateway_api: bool = True
+    monitoring_api: bool = True
+    """Whether it knows monitors."""
+    monitor_labels: Mapping[str, str] | None = field(
+        default_factory=lambda: {"release": "kube-prometheus-stack"}
+    )
     """Whether the API server knows routes."""
     rate: float = 0
     """Callers' requests a second."""
@@ -196,7 +201,10 @@ class World:
             objects=dict(self.objects),
             pods=tuple(self.pods),
             golden=self.golden,
-            served=frozenset({"HTTPRoute", "GRPCRoute"} if self.gateway_api else ()),
+            served=frozenset(
+                ({"HTTPRoute", "GRPCRoute"} if self.gateway_api else set())
+                | ({"PodMonitor"} if self.monitoring_api else set())
+            ),
         )
         deployment = self.deployment()
         return replace(seen, evidence=self._read(deployment), compared=self._compared(deployment, seen))
@@ -232,6 +240,7 @@ class World:
             http_gateway=HTTP_GATEWAY if self.gateway else None,
             grpc_gateway=GRPC_GATEWAY if self.gateway else None,
             gateway_url="https://models.example.com" if self.gateway else None,
+            monitor_labels=self.monitor_labels,
         )
 
     def plan(self) -> Plan:

@@ -12,7 +12,6 @@ from rollway_cluster.install import together
 from rollway_cluster.prometheus import Monitoring
 from rollway_cluster.traefik import Gateway
 
-
 KUBECTL = """#!/bin/sh
 echo "$@" > "$0.asked"
 echo '{"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}}]}}'

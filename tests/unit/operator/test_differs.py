@@ -274,3 +274,26 @@ def merge_patch(target: Any, patch: Any) -> Any:
         if value is not None:
             merged[key] = merge_patch(target.get(key) if isinstance(target, dict) else None, value)
     return merged
+
+
+def monitor(**endpoint: Any) -> dict[str, Any]:
+    ours = {"port": "metrics", "path": "/metrics", "honorLabels": False}
+    spec = {"podTargetLabels": ["rollway.dev/revision"], "podMetricsEndpoints": [ours | endpoint]}
+    return {"kind": "PodMonitor", "metadata": {"name": "iris"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("edit", "path"),
+    [
+        ({"honorLabels": True}, "spec.podMetricsEndpoints.0.honorLabels"),
+        ({"relabelings": [{"targetLabel": "pod"}]}, "spec.podMetricsEndpoints.0.relabelings"),
+        ({"interval": "1h"}, "spec.podMetricsEndpoints.0.interval"),
+    ],
+)
+def test_any_edit_of_how_pods_are_scraped_is_a_difference_that_a_patch_removes(
+    edit: dict[str, Any], path: str
+) -> None:
+    live = monitor(**edit)
+    assert str(differs(monitor(), live)).startswith(path)
+    merged = merge_patch(live["spec"], repair(monitor(), live)["spec"])
+    assert differs(monitor(), live | {"spec": merged}) is None

@@ -262,3 +262,45 @@ def test_a_stable_and_a_candidate_each_reach_what_they_fetch_from() -> None:
     policy = manifests.network_policy(deployment(), revisions, Platform({"mlserver": RUNTIME}))
     ports = [[port["port"] for port in rule["ports"]] for rule in policy["spec"]["egress"]]
     assert ports == [[53, 53], [443], [8333]]
+
+
+# --------------------------------------------------------------------------------------------------------- pod monitor
+
+
+def pod_monitor(administrators: dict[str, str] | None = None, **monitor: Any) -> Any:
+    asked = {"monitoring": {"podMonitor": monitor}} if monitor else {}
+    platform = Platform({"mlserver": RUNTIME}, monitor_labels=administrators or {})
+    return manifests.pod_monitor(deployment(**asked), platform)
+
+
+def test_a_monitor_selects_the_pods_of_one_model_and_says_what_they_are() -> None:
+    spec = pod_monitor()["spec"]
+    assert spec["selector"] == {"matchLabels": {"rollway.dev/model-deployment": "fraud"}}
+    of_pods = revision().template["metadata"]["labels"]
+    assert set(spec["podTargetLabels"]) <= of_pods.keys()
+    (endpoint,) = spec["podMetricsEndpoints"]
+    (server,) = revision().template["spec"]["containers"]
+    assert endpoint["port"] in [port["name"] for port in server["ports"]]
+    assert endpoint["honorLabels"] is False
+
+
+@pytest.mark.parametrize(
+    ("set_by_administrator", "asked", "found"),
+    [
+        ({"release": "one"}, {}, {"release": "one"}),
+        ({"release": "one"}, {"team": "a"}, {"release": "one", "team": "a"}),
+        ({"release": "one"}, {"release": "two"}, {"release": "two"}),
+        ({}, {}, {}),
+    ],
+)
+def test_a_monitor_has_the_administrators_labels_and_the_authors(
+    set_by_administrator: dict[str, str], asked: dict[str, str], found: dict[str, str]
+) -> None:
+    ours = manifests.metadata_of(deployment(), "fraud")["labels"]
+    assert pod_monitor(set_by_administrator, labels=asked)["metadata"]["labels"] == found | ours
+
+
+def test_no_label_of_a_monitor_replaces_one_by_which_its_owner_is_known() -> None:
+    ours = manifests.metadata_of(deployment(), "fraud")["labels"]
+    theirs = dict.fromkeys(ours, "another")
+    assert pod_monitor(theirs, labels=theirs)["metadata"]["labels"] == ours

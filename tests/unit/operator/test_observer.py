@@ -156,3 +156,33 @@ async def test_the_version_of_the_modeldeployment_itself_counts() -> None:
     changed["metadata"]["resourceVersion"] = "2"
     of = await versions(cluster, ())
     assert of(changed) != of(model("iris"))
+
+
+class Serving:
+    """An API server that knows some kinds, by the group that defines them."""
+
+    def __init__(self, **known: str) -> None:
+        self.known = known
+        self.asked: list[tuple[str, str]] = []
+
+    async def served(self, group: str, version: str) -> frozenset[str]:
+        self.asked.append((group, version))
+        return frozenset(name for name, of in self.known.items() if of == group)
+
+
+async def test_of_the_optional_kinds_those_are_read_that_the_api_server_knows() -> None:
+    cluster: Any = Serving(httproutes="gateway.networking.k8s.io", podmonitors="elsewhere")
+    observer = Observer(cluster, ["HTTPRoute", "GRPCRoute", "PodMonitor"])
+    await observer.discover()
+    assert observer.served == {"HTTPRoute"}
+    assert observer.children == (*CHILDREN, "HTTPRoute")
+    assert sorted(cluster.asked) == [("gateway.networking.k8s.io", "v1"), ("monitoring.coreos.com", "v1")]
+    cluster.known["podmonitors"] = "monitoring.coreos.com"
+    await observer.discover()
+    assert observer.children == (*CHILDREN, "HTTPRoute", "PodMonitor")
+
+
+async def test_nothing_is_asked_for_where_no_optional_kind_is_of_use() -> None:
+    cluster: Any = Serving()
+    await Observer(cluster).discover()
+    assert cluster.asked == []

@@ -53,6 +53,7 @@ def found(golden: str | None = None, platform: Platform = PLATFORM, **spec: Any)
         },
         {"predictor": {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": "1"}}}},
         {"networkPolicy": {"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "shop"}}}]}},
+        {"monitoring": {"podMonitor": {"enabled": False, "labels": {"release": "mine", "a.b/c": ""}}}},
         {"predictor": {"batching": BATCHING}},
         {"predictor": {"runtime": "seldon"}},
         {"route": {"hosts": ["models.example.com", "fraud.team-a.example.com"]}},
@@ -119,6 +120,16 @@ def test_what_the_api_server_takes_is_no_obstacle(spec: dict[str, Any]) -> None:
             },
             "SpecInvalid",
             ("spec.networkPolicy.from[1].namespaceSelector.matchLabels: '/'",),
+        ),
+        (
+            {"monitoring": {"podMonitor": {"labels": {"my label": "a"}}}},
+            "SpecInvalid",
+            ("spec.monitoring.podMonitor.labels: 'my label'", "at most 63"),
+        ),
+        (
+            {"monitoring": {"podMonitor": {"labels": {"app.kubernetes.io/managed-by": "Helm"}}}},
+            "SpecInvalid",
+            ("spec.monitoring.podMonitor.labels: 'app.kubernetes.io/managed-by' is Rollway's own",),
         ),
         (
             {"predictor": {"resources": {"limits": {"gpu": 1}}}},

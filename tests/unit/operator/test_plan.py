@@ -585,6 +585,53 @@ def test_a_network_policy_that_would_be_refused_leaves_the_one_that_is_there() -
     assert "spec.networkPolicy.from[0].podSelector.matchLabels: 'no key'" in stalled["message"]
 
 
+# ------------------------------------------------------------------------------------------------------- pod monitor
+
+MONITOR = ("PodMonitor", "fraud")
+
+
+def test_the_pod_monitor_is_there_with_the_first_pod_and_stays() -> None:
+    world = World()
+    assert "PodMonitor" in [desired["kind"] for desired in world.plan().objects]
+    world.settle()
+    before = world.objects[MONITOR]
+    world.target = "2"
+    world.settle()
+    assert world.objects[MONITOR] == before
+
+
+def test_the_pod_monitor_goes_when_the_spec_wants_none_and_comes_back() -> None:
+    world = World()
+    world.settle()
+    pods = list(world.pods)
+    world.edit(monitoring={"podMonitor": {"enabled": False}})
+    world.settle()
+    assert MONITOR not in world.objects
+    world.edit(monitoring={"podMonitor": {"labels": {"team": "a"}}})
+    world.settle()
+    assert world.objects[MONITOR]["metadata"]["labels"]["team"] == "a"
+    assert world.pods == pods
+
+
+def test_there_is_no_pod_monitor_where_nobody_knows_what_that_is_or_the_administrator_wants_none() -> None:
+    for world in (World(monitoring_api=False), World(monitor_labels=None)):
+        world.settle()
+        assert world.serving
+        assert MONITOR not in world.objects
+
+
+def test_a_pod_monitor_that_would_be_refused_leaves_the_one_that_is_there() -> None:
+    world = World()
+    world.settle()
+    before = world.objects[MONITOR]
+    world.edit(monitoring={"podMonitor": {"labels": {"no key": ""}}})
+    world.settle()
+    assert world.objects[MONITOR] == before
+    stalled = world.condition("Stalled")
+    assert stalled
+    assert "spec.monitoring.podMonitor.labels: 'no key'" in stalled["message"]
+
+
 def test_an_operator_that_knows_more_restarts_nothing_that_an_older_one_stored() -> None:
     """A revision stored before these fields existed: its policy is made from what it has, its pods stay."""
     world = World()

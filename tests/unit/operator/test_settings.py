@@ -51,6 +51,7 @@ def test_what_is_not_set_has_a_default(environment: dict[str, str]) -> None:
         metrics_port=8081,
         resync=timedelta(seconds=20),
         cluster_domain="cluster.local",
+        monitor_labels={},
     )
 
 
@@ -80,6 +81,7 @@ def test_the_platform_is_what_every_pass_needs(environment: dict[str, str]) -> N
         "ROLLWAY_GATEWAY_GRPC": "traefik/models.grpc",
         "ROLLWAY_GATEWAY_URL": "https://models.example.com/",
         "ROLLWAY_PERMITTED_HOSTS": "models.example.com, *.{namespace}.example.com",
+        "ROLLWAY_MONITOR_LABELS": "release=kube-prometheus-stack, example.com/team=",
     }
     settings = Settings.from_environment(environment | lists)
     assert settings.platform == Platform(
@@ -93,6 +95,7 @@ def test_the_platform_is_what_every_pass_needs(environment: dict[str, str]) -> N
         grpc_gateway=GatewayRef("traefik", "models.grpc"),
         gateway_url="https://models.example.com",
         permitted_hosts=("*.{namespace}.example.com", "models.example.com"),
+        monitor_labels={"release": "kube-prometheus-stack", "example.com/team": ""},
     )
 
 
@@ -107,7 +110,14 @@ def test_the_gateways_url_is_kept_as_it_stands(environment: dict[str, str], url:
 def test_what_the_chart_leaves_empty_is_no_gateway(environment: dict[str, str]) -> None:
     names = ("GATEWAY_HTTP", "GATEWAY_GRPC", "GATEWAY_URL", "PERMITTED_HOSTS")
     platform = Settings.from_environment(environment | {f"ROLLWAY_{name}": "" for name in names}).platform
-    assert platform == Platform(platform.runtimes, namespace="rollway-system")
+    assert platform == Platform(platform.runtimes, namespace="rollway-system", monitor_labels={})
+
+
+def test_without_pod_monitors_no_label_matters(environment: dict[str, str]) -> None:
+    told = {"ROLLWAY_POD_MONITORS": "false", "ROLLWAY_MONITOR_LABELS": "release=kube-prometheus-stack"}
+    platform = Settings.from_environment(environment | told).platform
+    assert platform.monitor_labels is None
+    assert platform.optional_kinds == frozenset()
 
 
 def test_namespaces_are_a_list_with_commas(environment: dict[str, str]) -> None:
@@ -148,6 +158,10 @@ def test_an_empty_variable_counts_as_absent(environment: dict[str, str]) -> None
         ("ROLLWAY_PERMITTED_HOSTS", "a.example.com,*a.example.com", "has '*a.example.com'"),
         ("ROLLWAY_PERMITTED_HOSTS", "{name}.example.com", "{namespace} for the model's own"),
         ("ROLLWAY_PERMITTED_HOSTS", "Models.example.com", "in lower case"),
+        ("ROLLWAY_MONITOR_LABELS", "release", "such as release=kube-prometheus-stack"),
+        ("ROLLWAY_MONITOR_LABELS", "no key=a", "use labels as key=value"),
+        ("ROLLWAY_MONITOR_LABELS", "a=b=c", "has 'a=b=c'"),
+        ("ROLLWAY_POD_MONITORS", "yes", "use true or false"),
         ("ROLLWAY_RUNTIMES_FILE", "/nowhere/runtimes.json", "mount the chart's ConfigMap"),
     ],
 )

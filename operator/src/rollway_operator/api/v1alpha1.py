@@ -868,6 +868,31 @@ class NetworkPolicy(Value):
     )
 
 
+class PodMonitor(Value):
+    """How a Prometheus that is run by Prometheus Operator finds the model's pods."""
+
+    enabled: bool | None = Field(
+        default=None,
+        description="Whether there is a PodMonitor; true where it is absent. There is none on a cluster that does not "
+        "know the kind, nor where the administrator wants none.",
+    )
+    labels: Mapping[str, LabelValue] | None = Field(
+        default=None,
+        max_length=20,
+        description="Labels of the PodMonitor, by which a Prometheus selects it: beside those that the administrator "
+        "set, and instead of those of the same name.",
+    )
+
+
+class Monitoring(Value):
+    """Who is led to the metrics of the model's pods."""
+
+    pod_monitor: PodMonitor | None = Field(
+        default=None,
+        description="How Prometheus finds the pods; where it is absent, as the administrator has it.",
+    )
+
+
 class ModelDeploymentSpec(Value):
     """Which model is served, how it is run, and how a new version takes over."""
 
@@ -891,6 +916,9 @@ class ModelDeploymentSpec(Value):
         default=None,
         description="Under which names the model is reached through the administrator's Gateway; its own names where "
         "it is absent.",
+    )
+    monitoring: Monitoring | None = Field(
+        default=None, description="Who is led to the metrics of the model's pods."
     )
     network_policy: NetworkPolicy | None = Field(
         default=None, description="Who may connect to the model's pods."
