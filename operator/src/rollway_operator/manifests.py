@@ -500,14 +500,11 @@ def pod_monitor(deployment: ModelDeployment, platform: Platform) -> Object:
     """Lead a Prometheus to the pods of every revision, with what they are as labels that they cannot set.
 
     A model is its author's code, and so is what its pods answer a scrape: more than these limits, and Prometheus takes
-    nothing of it. The widest server has some 5,000 samples of at most 20 labels (docs/adr/0027).
+    nothing of it. The widest server has some 3,000 samples of at most 20 labels (docs/adr/0027).
     """
-    name, chosen = (
-        deployment.metadata.name,
-        deployment.spec.monitoring and deployment.spec.monitoring.pod_monitor,
-    )
+    name = deployment.metadata.name
     metadata = metadata_of(deployment, name)
-    asked = {**(platform.monitor_labels or {}), **((chosen and chosen.labels) or {})}
+    asked = {**(platform.monitor_labels or {}), **(deployment.spec.pod_monitor.labels or {})}
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",

@@ -224,8 +224,7 @@ def _label_keys(deployment: ModelDeployment) -> Iterator[tuple[str, str]]:
 
 
 def _monitor_keys(deployment: ModelDeployment) -> Iterator[tuple[str, str]]:
-    monitor = deployment.spec.monitoring and deployment.spec.monitoring.pod_monitor
-    yield from _keys("spec.monitoring.podMonitor.labels", monitor and monitor.labels)
+    yield from _keys("spec.monitoring.podMonitor.labels", deployment.spec.pod_monitor.labels)
 
 
 def _selector_keys(field: str, selector: LabelSelector | None) -> Iterator[tuple[str, str]]:

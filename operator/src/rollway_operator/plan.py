@@ -246,8 +246,7 @@ def _is_policed(deployment: ModelDeployment) -> bool:
 
 
 def _is_monitored(deployment: ModelDeployment, platform: Platform) -> bool:
-    monitor = deployment.spec.monitoring and deployment.spec.monitoring.pod_monitor
-    return platform.monitor_labels is not None and (monitor is None or monitor.enabled is not False)
+    return platform.monitor_labels is not None and deployment.spec.pod_monitor.enabled is not False
 
 
 DEFAULT_SCALE_DOWN_DELAY: Final = timedelta(seconds=30)

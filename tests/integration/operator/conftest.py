@@ -126,6 +126,8 @@ def new_lane(
     def make(namespace: str, *, resync: int = 1, routed: bool = False) -> Lane:
         if routed:
             plane.apply_gateway_api()
+        # Before the operator starts, which finds out at each resync what the API server knows.
+        plane.apply_monitoring_api()
         lane = Lane.on(plane, fault_proxy, folder, namespace, two_versions.name, resync=resync, routed=routed)
         made.append(lane)
         return lane

@@ -65,6 +65,7 @@ SPOILT: dict[str, dict[str, Any]] = {
     "ControllerRevision": {"metadata": {"annotations": {"rollway.dev/digest": None}}},
     "PodDisruptionBudget": {"spec": {"maxUnavailable": 9}},
     "HorizontalPodAutoscaler": {"spec": {"maxReplicas": 9}},
+    "PodMonitor": {"spec": {"podTargetLabels": []}},
     "HTTPRoute": {"spec": {"hostnames": ["elsewhere.example.com"]}},
     "GRPCRoute": {"spec": {"hostnames": ["elsewhere.example.com"]}},
 }

@@ -217,6 +217,12 @@ REFUSED = (
         "must be a host name in lower case",
     ),
     Refused(
+        "a value in `monitoring.podMonitor.labels` that none can be",
+        {"monitoring": {"podMonitor": {"labels": {"release": "my release"}}}},
+        "spec.monitoring.podMonitor.labels",
+        "must be letters, digits, '-', '_' and '.'",
+    ),
+    Refused(
         "`smokeTest.source: ConfigMap` without its name",
         {"preTraffic": {"smokeTest": {"source": "ConfigMap"}}},
         "spec.preTraffic.smokeTest",
@@ -471,6 +477,10 @@ def _odd_label(stage: Stage) -> None:
     stage.ask(predictor={"nodeSelector": {"disk type": "ssd"}})
 
 
+def _taken_label(stage: Stage) -> None:
+    stage.ask(monitoring={"podMonitor": {"labels": {"app.kubernetes.io/managed-by": "Helm"}}})
+
+
 def _foreign(kind: str, spec: Json) -> Callable[[Stage], None]:
     """Let somebody else have an object of the name that the next revision will have."""
 
@@ -617,6 +627,13 @@ MISFITS = (
         "Stalled",
         "SpecInvalid",
         ("spec.predictor.nodeSelector", "'disk type'", "letters, digits"),
+    ),
+    Misfit(
+        "one of Rollway's own labels in `monitoring.podMonitor.labels`",
+        _taken_label,
+        "Stalled",
+        "SpecInvalid",
+        ("spec.monitoring.podMonitor.labels", "'app.kubernetes.io/managed-by'", "take it out"),
     ),
     Misfit(
         "somebody else's Deployment of a revision's name",

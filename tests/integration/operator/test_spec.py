@@ -40,6 +40,7 @@ EVERYTHING: dict[str, Any] = {
         },
         "warmup": {"requests": 0},
     },
+    "monitoring": {"podMonitor": {"enabled": True, "labels": {"team": "a", "example.com/cost-centre": ""}}},
     "networkPolicy": {
         "from": [
             {"podSelector": {}, "namespaceSelector": {"matchLabels": {"team": "a"}}},
@@ -90,6 +91,7 @@ def objects(namespace: str, spec: dict[str, Any], source: ArtifactSource) -> lis
         traffic.shared_service(made, revision),
         traffic.preview_service(made, revision),
         manifests.network_policy(made, [revision], platform),
+        manifests.pod_monitor(made, platform),
         manifests.controller_revision(made, revision),
         manifests.config_map(made, revision),
         manifests.service(made, revision.name, revision),
@@ -99,8 +101,9 @@ def objects(namespace: str, spec: dict[str, Any], source: ArtifactSource) -> lis
 
 @pytest.fixture(scope="module")
 def routes(plane: ControlPlane) -> None:
-    """The API server knows routes."""
+    """The API server knows routes and monitors."""
     plane.apply_gateway_api()
+    plane.apply_monitoring_api()
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=["keys", "role"])

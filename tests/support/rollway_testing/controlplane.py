@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rollway_cluster import binaries, certificates, components, traefik
+from rollway_cluster import binaries, certificates, components, prometheus, traefik
 from rollway_cluster.client import Client
 from rollway_cluster.images import REPOSITORY
 from rollway_cluster.layout import Layout, Ports
@@ -112,6 +112,13 @@ class ControlPlane:
         self.kubectl("apply", "--server-side", f"--filename={traefik.definitions()}")
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         eventually(lambda: self._serves(*ROUTES), within=30, what="routes are served")
+
+    def apply_monitoring_api(self) -> None:
+        """Have the API server know monitors, too."""
+        files = [f"--filename={file}" for file in prometheus.definitions()]
+        self.kubectl("apply", "--server-side", *files)
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        eventually(lambda: self._serves("PodMonitor"), within=30, what="monitors are served")
 
     def is_ready(self) -> bool:
         """Tell whether the API server answers."""

@@ -37,6 +37,7 @@ KINDS = (
     "NetworkPolicy",
     "PodDisruptionBudget",
     "HorizontalPodAutoscaler",
+    "PodMonitor",
     *ROUTES,
 )
 """What a ModelDeployment may have."""

@@ -27,6 +27,7 @@ _KINDS: Final = {
     "HorizontalPodAutoscaler": "autoscaling/v2/horizontalpodautoscalers",
     "HTTPRoute": "gateway.networking.k8s.io/v1/httproutes",
     "GRPCRoute": "gateway.networking.k8s.io/v1/grpcroutes",
+    "PodMonitor": "monitoring.coreos.com/v1/podmonitors",
     "Secret": "v1/secrets",
     "Pod": "v1/pods",
     "Event": "v1/events",

@@ -73,7 +73,19 @@ Quantity = Annotated[
 ]
 
 
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
+_LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+LabelValue = Annotated[str, Field(max_length=63, pattern=_LABEL_VALUE)]
+MonitorLabelValue = Annotated[
+    str,
+    Field(
+        max_length=63,
+        pattern=_LABEL_VALUE,
+        # In words for this map alone: in all lists of selectors together they would cost the API server too much.
+        json_schema_extra=form(
+            "must be letters, digits, '-', '_' and '.', beginning and ending with a letter or a digit"
+        ),
+    ),
+]
 
 
 class Value(BaseModel):
@@ -876,7 +888,7 @@ class PodMonitor(Value):
         description="Whether there is a PodMonitor; true where it is absent. There is none on a cluster that does not "
         "know the kind, nor where the administrator wants none.",
     )
-    labels: Mapping[str, LabelValue] | None = Field(
+    labels: Mapping[str, MonitorLabelValue] | None = Field(
         default=None,
         max_length=20,
         description="Labels of the PodMonitor, by which a Prometheus selects it: beside those that the administrator "
@@ -951,6 +963,12 @@ class ModelDeploymentSpec(Value):
             )
         )
     )
+
+    @property
+    def pod_monitor(self) -> PodMonitor:
+        """What is asked of the PodMonitor: nothing special where nothing is said."""
+        asked = self.monitoring.pod_monitor if self.monitoring else None
+        return asked or PodMonitor()
 
 
 class Condition(Value):
