@@ -51,6 +51,7 @@ _CHILDREN: Final = (
         "Service",
         "NetworkPolicy",
         "PodDisruptionBudget",
+        "PodMonitor",
         "Pod",
     ),
 )
