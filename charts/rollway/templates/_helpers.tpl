@@ -34,6 +34,18 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- join "," $keys }}
 {{- end }}
 
+{{/* Who is told what, as the operator reads it; two receivers of one name would share a volume. */}}
+{{- define "rollway.notifications" -}}
+{{- $names := dict }}
+{{- range .Values.notifications.receivers }}
+{{- if hasKey $names .name }}
+{{- fail (printf "notifications.receivers: the name %s is there twice; give each receiver its own" .name) }}
+{{- end }}
+{{- $_ := set $names .name true }}
+{{- end }}
+{{- .Values.notifications | toPrettyJson }}
+{{- end }}
+
 {{/* A Gateway as the operator reads it: namespace/name, with a listener namespace/name/section; empty for none. */}}
 {{- define "rollway.gatewayRef" -}}
 {{- with . }}{{ join "/" (compact (list .namespace .name .sectionName)) }}{{ end }}

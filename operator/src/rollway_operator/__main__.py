@@ -18,6 +18,7 @@ from rollway_operator.health import Health
 from rollway_operator.lease import Claim, Lease
 from rollway_operator.series import Series
 from rollway_operator.settings import Settings
+from rollway_operator.webhooks import Webhooks
 
 _logger = logging.getLogger("rollway_operator")
 
@@ -31,13 +32,18 @@ async def run(settings: Settings) -> None:
     REGISTRY.register(series)
     # Outside of a pod nothing says that no other process of this name runs.
     identity = settings.identity or f"{socket.gethostname()}_{secrets.token_hex(4)}"
-    async with health.served(settings.health_port), connect() as client:
+    # Notices are delivered to the end after the lease was given back: they keep no next leader waiting.
+    async with (
+        health.served(settings.health_port),
+        Webhooks(settings.receivers) as webhooks,
+        connect() as client,
+    ):
         claim = Claim(settings.lease, settings.namespace, identity)
         held = Lease(Cluster(client, lease.unfenced), claim, told=health.lease_answered)
         cluster = Cluster(client, held.writable_for)
 
         async def work() -> None:
-            controller = Controller(cluster, settings, health, series)
+            controller = Controller(cluster, settings, health, series, webhooks.post)
             try:
                 await controller.start()
                 await handlers.watch(controller, cluster, settings.watch_namespaces)

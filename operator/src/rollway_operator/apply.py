@@ -5,7 +5,7 @@ A kill between any two writes is harmless: the status says what was decided, and
 
 import logging
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -39,6 +39,9 @@ NAME_CONFLICT: Final = "NameConflict"
 
 Live = Mapping[tuple[str, str], Object]
 
+Written = Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+"""Hears of each status that was written: the one before, and the new one."""
+
 
 def gap(plan: Plan, deployment: Object, observed: Observed) -> str | None:
     """Tell the first thing that applying the plan would write; None where the cluster is as planned."""
@@ -59,12 +62,22 @@ def gap(plan: Plan, deployment: Object, observed: Observed) -> str | None:
     return None
 
 
-async def apply(cluster: Cluster, plan: Plan, deployment: Object, observed: Observed) -> None:
-    """Write what the plan has and the cluster lacks, in the plan's order; an idle plan writes nothing."""
+def _nobody(_before: Mapping[str, Any], _after: Mapping[str, Any]) -> None:
+    """Hear nothing."""
+
+
+async def apply(
+    cluster: Cluster, plan: Plan, deployment: Object, observed: Observed, written: Written = _nobody
+) -> None:
+    """Write what the plan has and the cluster lacks, in the plan's order; an idle plan writes nothing.
+
+    `written` hears of a status before anything that follows from it is written; it neither waits nor fails.
+    """
     namespace = deployment["metadata"]["namespace"]
     live = await _claim(cluster, plan, deployment, observed)
     status = _with_refusal(plan.status, deployment)
-    await apply_status(cluster, deployment, status)
+    if await apply_status(cluster, deployment, status):
+        written(deployment.get("status", {}), status)
     await _apply_objects(cluster, plan, deployment, observed, live)
     for scale in plan.scales:
         if _replicas(live, scale.deployment) not in (None, scale.replicas):
@@ -72,8 +85,8 @@ async def apply(cluster: Cluster, plan: Plan, deployment: Object, observed: Obse
     for ref in plan.prunes:
         if (child := observed.objects.get((ref.kind, ref.name))) is not None:
             await cluster.delete(ref.kind, ref.name, namespace, child["metadata"]["uid"])
-    if status is not plan.status:
-        await apply_status(cluster, deployment, plan.status)
+    if status is not plan.status and await apply_status(cluster, deployment, plan.status):
+        written(status, plan.status)
     for order, event in enumerate(plan.events):
         await tell(cluster, deployment, event, observed.now + timedelta(microseconds=order))
     for kind, name in map(_ref, plan.objects):

@@ -1,5 +1,6 @@
 """What a decision and the cluster mean in conditions, phase and one message; transitions keep their time."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +21,7 @@ from rollway_operator.domain import (
     Track,
     timestamp,
 )
-from rollway_operator.labels import GROUP
+from rollway_operator.labels import GROUP, command
 
 Fact = tuple[bool | None, str, str]
 """Whether a condition holds (None: unknown), its reason, its message."""
@@ -152,8 +153,8 @@ def _paused(outlook: Outlook) -> Fact:
     if outlook.paused:
         return (True, "PausedByVerb", f"nothing starts or takes over until {GROUP}/resume")
     if outlook.awaits and target:
-        command = _command(outlook, "promote", target)
-        return (True, "AwaitingPromote", f"v{target.version} waits for a person: {command}")
+        promote = _command(outlook, "promote", target)
+        return (True, "AwaitingPromote", f"v{target.version} waits for a person: {promote}")
     decision, candidate = outlook.decision, outlook.roles.candidate
     if candidate and _waits_for_a_person_or_proof(decision):
         reason = "RollbackHeld" if outlook.roles.progress.held else decision.reason
@@ -175,10 +176,15 @@ def _choices(outlook: Outlook, candidate: StoredRevision) -> str:
 
 def _command(outlook: Outlook, verb: str, revision: StoredRevision) -> str:
     metadata = outlook.deployment.metadata
-    return (
-        f"kubectl annotate mdep {metadata.name} --namespace {metadata.namespace} --overwrite "
-        f"{GROUP}/{verb}={revision.name}"
-    )
+    return command(verb, metadata.namespace, metadata.name, revision.name)
+
+
+_COMMANDS = re.compile(r"(; end it)?: kubectl annotate .*", re.DOTALL)
+
+
+def without_commands(message: str) -> str:
+    """Leave out of a message of Paused what a person may type, for whoever shows that by itself."""
+    return _COMMANDS.sub("", message)
 
 
 def _why_closed(closed: StoredRevision) -> Fact:

@@ -9,7 +9,7 @@ import base64
 import binascii
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
@@ -30,6 +30,7 @@ from rollway_operator.evidence import Evidence
 from rollway_operator.health import Health
 from rollway_operator.labels import GROUP
 from rollway_operator.metrics_source import PodMetrics
+from rollway_operator.notify import Notice
 from rollway_operator.observe import Observer, now, versions
 from rollway_operator.queue import WorkQueue
 from rollway_operator.reconcile import Context, Look, look_again, reconcile
@@ -55,7 +56,14 @@ _CRD_RETRY_SECONDS: Final = 5.0
 class Controller:
     """Keeps every ModelDeployment and ModelRegistry right, from `start` to `stop`: while this replica leads."""
 
-    def __init__(self, cluster: Cluster, settings: Settings, health: Health, series: Series) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        health: Health,
+        series: Series,
+        post: Callable[[Notice], None],
+    ) -> None:
         self._cluster = cluster
         self._settings = settings
         self._health = health
@@ -63,7 +71,9 @@ class Controller:
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
         self._observer = Observer(cluster, settings.platform.optional_kinds)
         self._evidence = Evidence(PodMetrics())
-        self._context = Context(cluster, self._observer, self._resolver, settings.platform, self._evidence)
+        self._context = Context(
+            cluster, self._observer, self._resolver, settings.platform, self._evidence, post
+        )
         self._deployments = WorkQueue(self._deployment_pass, _WORKERS)
         self._registries = WorkQueue(self._registry_pass, 2)
         self._seen: dict[Key, Mapping[str, Any]] = {}

@@ -511,6 +511,8 @@ class Plan:
     scales: tuple[Scale, ...] = ()
     prunes: tuple[Ref, ...] = ()
     events: tuple[Event, ...] = ()
+    evidence: tuple[Mapping[str, Any], ...] = ()
+    """What each metric said of the candidate when it was decided, as `status.analysis.metricResults` has it."""
     under_way: bool = False
     """Whether pods are waited for; otherwise only the registry, an event or a resync can have news."""
     requeue_after: timedelta = timedelta(minutes=1)

@@ -39,6 +39,11 @@ def label_value(raw: str) -> str:
     return _FORBIDDEN.sub("-", raw)[:_LABEL_VALUE_LENGTH].strip("._-")
 
 
+def command(verb: str, namespace: str, name: str, revision: str) -> str:
+    """Give the command that says a verb about a revision of ModelDeployment `name`."""
+    return f"kubectl annotate mdep {name} --namespace {namespace} --overwrite {GROUP}/{verb}={revision}"
+
+
 def selector(name: str, revision: str | None = None) -> dict[str, str]:
     """Select the pods of ModelDeployment `name`, or of one revision of it."""
     return {MODEL_DEPLOYMENT: name} | ({REVISION: revision} if revision else {})

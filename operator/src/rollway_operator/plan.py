@@ -96,6 +96,7 @@ def plan(
         scales=desired_scales(outlook, counts),
         prunes=prunes(observed, pruned, remembered) + unwanted(deployment, observed, objects, platform),
         events=(*events, *heard, *transitions(outlook, situation, status)),
+        evidence=tuple(result.as_status() for result in situation.judgement.results),
         under_way=(waits := under_way(outlook, status)),
         requeue_after=requeue_after(outlook, waits=waits),
     )

@@ -1,8 +1,10 @@
 """One pass over one ModelDeployment: resolve, observe, plan, apply; events, resyncs and restarts all come here."""
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -19,9 +21,14 @@ from rollway_operator.errors import (
     NameConflictError,
 )
 from rollway_operator.evidence import Evidence
+from rollway_operator.notify import Notice, notices
 from rollway_operator.observe import Observer, now, with_golden
 from rollway_operator.plan import plan
 from rollway_operator.resolve import Resolver
+
+
+def _nobody(_: Notice) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class Context:
     resolver: Resolver
     platform: Platform
     evidence: Evidence
+    post: Callable[[Notice], None] = _nobody
+    """Has people told of a notice; never waits, never fails."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ async def reconcile(context: Context, body: Object) -> Look | None:
     try:
         deployment = ModelDeployment.of(body)
     except ValidationError as error:
-        await stall(context.cluster, body, "SpecInvalid", str(error))
+        await stall(context, body, "SpecInvalid", str(error))
         return None
     resolution = await context.resolver.resolve(deployment)
     seen = await with_golden(context.cluster, deployment, await context.observer.observe(body))
@@ -77,15 +86,21 @@ async def reconcile(context: Context, body: Object) -> Look | None:
     if gap(decided, body, observed) is None:
         return look
     try:
-        await apply(context.cluster, decided, body, observed)
+        await apply(
+            context.cluster,
+            decided,
+            body,
+            observed,
+            lambda before, after: _post(context, body, before, after, decided.evidence, observed.now),
+        )
     except NameConflictError as error:
-        await stall(context.cluster, body, NAME_CONFLICT, str(error))
+        await stall(context, body, NAME_CONFLICT, str(error))
         return None
     except EndingError:
         raise
     except (ForbiddenError, InvalidError) as error:
         # Tried again at each resync; until it succeeds apply keeps what is said here.
-        await stall(context.cluster, body, WRITE_REFUSED, f"{error}; {_remedy(error)}")
+        await stall(context, body, WRITE_REFUSED, f"{error}; {_remedy(error)}")
         return None
     return replace(look, wrote=True)
 
@@ -124,10 +139,23 @@ async def look_again(context: Context, before: Look) -> Look | None:
     return replace(before, come_back=resolution.poll_in)
 
 
-async def stall(cluster: Cluster, body: Object, reason: str, message: str) -> None:
+async def stall(context: Context, body: Object, reason: str, message: str) -> None:
     """Say in status why no step can be taken; the first time with an Event."""
     moment = now()
-    generation = body["metadata"]["generation"]
-    status = conditions.with_stalled(body.get("status", {}), reason, message, generation, moment)
-    if await apply_status(cluster, body, status):
-        await tell(cluster, body, Event("Warning", reason, message), moment)
+    before, generation = body.get("status", {}), body["metadata"]["generation"]
+    status = conditions.with_stalled(before, reason, message, generation, moment)
+    if await apply_status(context.cluster, body, status):
+        _post(context, body, before, status, (), moment)
+        await tell(context.cluster, body, Event("Warning", reason, message), moment)
+
+
+def _post(
+    context: Context,
+    body: Object,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    evidence: Sequence[Mapping[str, Any]],
+    at: datetime,
+) -> None:
+    for notice in notices(body, before, after, evidence, at):
+        context.post(notice)

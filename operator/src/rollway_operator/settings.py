@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from rollway_operator import labels
 from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
+from rollway_operator.notify import DEFAULT_EVENTS, Receiver
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Text = Annotated[str, StringConstraints(min_length=1)]
@@ -63,6 +64,25 @@ class _Runtime(_Closed):
     batching: bool = False
 
 
+class _SecretKey(_Closed):
+    name: _Text
+    key: _Text
+
+
+class _Receiver(_Closed):
+    name: Annotated[str, StringConstraints(pattern=rf"^{_LABEL}$")]
+    type: Literal["slack", "webhook"]
+    url_secret: _SecretKey
+    events: tuple[Literal["RolledBack", "Paused", "EvidenceMissing", "Promoted", "Stalled"], ...] = (
+        DEFAULT_EVENTS
+    )
+    namespaces: tuple[_Text, ...] = ()
+
+
+class _Notifications(_Closed):
+    receivers: tuple[_Receiver, ...] = ()
+
+
 _RUNTIMES = TypeAdapter(Annotated[dict[_Text, _Runtime], Field(min_length=1)])
 
 
@@ -92,6 +112,8 @@ class Settings:
     gateway_url: str | None = None
     permitted_hosts: tuple[str, ...] = ()
     monitor_labels: Mapping[str, str] | None = None
+    receivers: tuple[Receiver, ...] = ()
+    """Who is told what happens to models."""
 
     @property
     def platform(self) -> Platform:
@@ -135,23 +157,25 @@ class Settings:
             monitor_labels=read.labels("ROLLWAY_MONITOR_LABELS")
             if read.switch("ROLLWAY_POD_MONITORS", default=True)
             else None,
+            receivers=receivers(
+                Path(read.text("ROLLWAY_NOTIFICATIONS_FILE", "/etc/rollway/notifications.json")),
+                Path(read.text("ROLLWAY_RECEIVERS_FOLDER", "/etc/rollway-receivers")),
+            ),
         )
 
 
 def runtimes(file: Path) -> Mapping[str, Runtime]:
     """Read the inference servers that the administrator defined."""
     try:
-        defined = _RUNTIMES.validate_json(file.read_bytes())
+        text = file.read_bytes()
     except OSError as error:
         raise SettingsError(
             f"ROLLWAY_RUNTIMES_FILE: {file} cannot be read ({error.strerror}); mount the chart's ConfigMap"
         ) from error
+    try:
+        defined = _RUNTIMES.validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SettingsError(
-            f"{file}: {field}: {first['msg']}; correct `runtimes` in the chart's values"
-        ) from error
+        raise _misspelt(file, error, "runtimes") from error
     return {
         name: Runtime(
             name=name,
@@ -171,6 +195,46 @@ def runtimes(file: Path) -> Mapping[str, Runtime]:
         )
         for name, runtime in defined.items()
     }
+
+
+def receivers(file: Path, folder: Path) -> tuple[Receiver, ...]:
+    """Read who is told what; without the file nobody is. The Secrets are mounted in `folder`, by receiver."""
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise SettingsError(
+            f"ROLLWAY_NOTIFICATIONS_FILE: {file} cannot be read ({error.strerror}); mount the chart's ConfigMap"
+        ) from error
+    try:
+        defined = _Notifications.model_validate_json(text).receivers
+    except ValidationError as error:
+        raise _misspelt(file, error, "notifications") from error
+    names = [receiver.name for receiver in defined]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingsError(
+            f"{file}: receivers: {', '.join(twice)} is there twice; give each of `notifications.receivers` in the "
+            "chart's values a name of its own"
+        )
+    return tuple(
+        Receiver(
+            name=receiver.name,
+            type=receiver.type,
+            url_file=folder / receiver.name / "url",
+            secret=f"key {receiver.url_secret.key} of Secret {receiver.url_secret.name}",
+            events=receiver.events,
+            namespaces=receiver.namespaces,
+        )
+        for receiver in defined
+    )
+
+
+def _misspelt(file: Path, error: ValidationError, value: str) -> SettingsError:
+    """Name the first field that is wrong, and the chart's value that it comes from."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the file"
+    return SettingsError(f"{file}: {field}: {first['msg']}; correct `{value}` in the chart's values")
 
 
 class _Reader:

@@ -54,6 +54,12 @@ WATCH_BREAKS = Counter(
 REGISTRY_REQUESTS = Counter(
     "rollway_operator_registry_requests_total", "Requests to model registries.", ["registry", "result"]
 )
+NOTIFICATIONS = Counter(
+    "rollway_operator_notifications_total",
+    "Notices by what became of them: sent, retried (an attempt that failed), dropped.",
+    ["receiver", "result"],
+)
+NOTIFICATIONS_QUEUED = Gauge("rollway_operator_notifications_queued", "Notices that were not delivered yet.")
 REGISTRY_SECONDS = Histogram(
     "rollway_operator_registry_request_duration_seconds",
     "Time from a request to a model registry to its answer, or until none came.",

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from rollway_operator.domain import GatewayRef
+from rollway_operator.notify import DEFAULT_EVENTS
 from rollway_operator.settings import Settings
 from rollway_testing.helm import Helm, HelmRefusedError, Manifest, closed_levels, misspelt, of_kind
 
@@ -399,6 +400,64 @@ def test_a_changed_runtime_restarts_the_operator(render: Render) -> None:
     assert after["metadata"]["annotations"] != before["metadata"]["annotations"]
 
 
+RECEIVER: dict[str, Any] = {"name": "on-call", "type": "slack", "urlSecret": {"name": "slack", "key": "url"}}
+
+
+def test_the_operator_tells_exactly_the_receivers_of_the_values(render: Render, tmp_path: Path) -> None:
+    audit: dict[str, Any] = {
+        "name": "audit",
+        "type": "webhook",
+        "urlSecret": {"name": "hooks", "key": "audit.url"},
+        "events": ["Promoted"],
+        "namespaces": ["team-a"],
+    }
+    manifests = render(notifications={"receivers": [RECEIVER, audit]})
+    [config] = of_kind(manifests, "ConfigMap")
+    for name in ("runtimes", "notifications"):
+        (tmp_path / f"{name}.json").write_text(config["data"][f"{name}.json"])
+    given = {
+        "ROLLWAY_NAMESPACE": "rollway-system",
+        "ROLLWAY_RUNTIMES_FILE": str(tmp_path / "runtimes.json"),
+        "ROLLWAY_NOTIFICATIONS_FILE": str(tmp_path / "notifications.json"),
+    }
+    read = Settings.from_environment(environment(manifests) | given).receivers
+    assert [(each.name, each.type, each.events, each.namespaces) for each in read] == [
+        ("on-call", "slack", DEFAULT_EVENTS, ()),
+        ("audit", "webhook", ("Promoted",), ("team-a",)),
+    ]
+    spec = operator_pod(manifests)["spec"]
+    [container] = spec["containers"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"] if mount["readOnly"]}
+    for receiver, definition in zip(read, [RECEIVER, audit], strict=True):
+        [volume] = [each for each in spec["volumes"] if each["name"] == f"receiver-{receiver.name}"]
+        assert volume["secret"] == {
+            "secretName": definition["urlSecret"]["name"],
+            "optional": True,
+            "items": [{"key": definition["urlSecret"]["key"], "path": "url"}],
+        }
+        assert f"{mounted[volume['name']]}/url" == str(receiver.url_file)
+        assert receiver.secret == "key {key} of Secret {name}".format(**definition["urlSecret"])
+    assert grants(manifests) == grants(render())
+
+
+def test_without_receivers_nothing_is_mounted_for_them(render: Render, tmp_path: Path) -> None:
+    manifests = render()
+    [config] = of_kind(manifests, "ConfigMap")
+    assert json.loads(config["data"]["notifications.json"]) == {"receivers": []}
+    assert len(operator_pod(manifests)["spec"]["volumes"]) == 1
+
+
+def test_changed_receivers_restart_the_operator(render: Render) -> None:
+    after = operator_pod(render(notifications={"receivers": [RECEIVER]}))
+    assert after["metadata"]["annotations"] != operator_pod(render())["metadata"]["annotations"]
+
+
+def test_two_receivers_of_one_name_are_refused(helm: Helm) -> None:
+    receivers = [RECEIVER, RECEIVER | {"type": "webhook"}]
+    with pytest.raises(HelmRefusedError, match="the name on-call is there twice; give each receiver its own"):
+        helm.run("template", "rollway", str(CHART), values={"notifications": {"receivers": receivers}})
+
+
 def test_the_definitions_are_the_generated_ones_and_survive_an_uninstall(render: Render) -> None:
     generated = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml")}
     assert set(generated) == {"rollway.dev_modeldeployments.yaml", "rollway.dev_modelregistries.yaml"}
@@ -474,6 +533,22 @@ def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb:
         ({"gateway": {**GATEWAY, "permittedHosts": ["*"]}}, "at '/gateway/permittedHosts/0'"),
         ({"runtimes": {"mlserver": {"batching": "yes"}}}, "at '/runtimes/mlserver/batching'"),
         ({"registryCABundles": ["*"]}, "at '/registryCABundles/0'"),
+        (
+            {"notifications": {"receivers": [RECEIVER | {"type": "email"}]}},
+            "at '/notifications/receivers/0/type'",
+        ),
+        (
+            {"notifications": {"receivers": [RECEIVER | {"url": "https://x"}]}},
+            "at '/notifications/receivers/0': additional properties 'url' not allowed",
+        ),
+        (
+            {"notifications": {"receivers": [RECEIVER | {"events": ["Failed"]}]}},
+            "at '/notifications/receivers/0/events/0'",
+        ),
+        (
+            {"notifications": {"receivers": [RECEIVER | {"urlSecret": {"name": "slack"}}]}},
+            "at '/notifications/receivers/0/urlSecret': missing property 'key'",
+        ),
         ({"logLevel": "info"}, "value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
         ({"resyncSeconds": "20"}, "at '/resyncSeconds': got string, want integer"),
         ({"rbac": {"namespaces": "team-a"}}, "at '/rbac/namespaces': got string, want array"),

@@ -1,5 +1,7 @@
 import copy
 import itertools
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -376,3 +378,26 @@ async def test_what_somebody_else_wrote_into_a_status_is_taken_away(
     assert cluster.written == [written]
     removed = {"stable": {"revision": "x", "version": None}, "canary": None}
     assert cluster.status == desired | (removed if written == "merge status" else {})
+
+
+Change = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+
+@pytest.mark.parametrize("refused", ["create ConfigMap", "nothing"])
+async def test_a_status_is_told_of_once_it_is_written_and_before_what_follows_from_it(refused: str) -> None:
+    cluster, told = FakeCluster(), list[Change]()
+    cluster.refuses = {refused}
+    with suppress(ClusterError):
+        await apply(cluster, PLAN, BODY, cluster.observed(), lambda *change: told.append(change))  # type: ignore[arg-type]
+    assert told == [(BODY["status"], STATUS)]
+
+
+async def test_a_status_that_was_not_written_or_is_so_already_is_told_to_nobody() -> None:
+    cluster, told = FakeCluster(), list[Change]()
+    cluster.refuses = {"status"}
+    with pytest.raises(ClusterError):
+        await apply(cluster, PLAN, BODY, cluster.observed(), lambda *change: told.append(change))  # type: ignore[arg-type]
+    cluster.refuses = set()
+    body = BODY | {"status": STATUS}
+    await apply(cluster, PLAN, body, cluster.observed(), lambda *change: told.append(change))  # type: ignore[arg-type]
+    assert told == []

@@ -104,7 +104,7 @@ def made(cluster: FakeCluster, health: Health, path: Path) -> Controller:
     file.write_text(json.dumps({"mlserver": runtime}))
     settings = Settings.from_environment({"ROLLWAY_NAMESPACE": "rollway", "ROLLWAY_RUNTIMES_FILE": str(file)})
     client: Any = cluster
-    return Controller(client, settings, health, Series())
+    return Controller(client, settings, health, Series(), lambda _: None)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from rollway_operator.errors import (
 )
 from rollway_operator.evidence import Evidence
 from rollway_operator.metrics_source import PodMetrics
+from rollway_operator.notify import Notice
 from rollway_operator.observe import Observer
 from rollway_operator.reconcile import Context, reconcile
 from rollway_testing.world import RUNTIME, SOURCE
@@ -98,17 +99,24 @@ class Resolver:
         return RESOLVED
 
 
-async def passes(cluster: Cluster, number: int = 8) -> None:
+async def passes(cluster: Cluster, number: int = 8) -> list[Notice]:
+    told: list[Notice] = []
     client: Any = cluster
     resolver: Any = Resolver()
     context = Context(
-        client, Observer(client), resolver, Platform({"mlserver": RUNTIME}), Evidence(PodMetrics())
+        client,
+        Observer(client),
+        resolver,
+        Platform({"mlserver": RUNTIME}),
+        Evidence(PodMetrics()),
+        told.append,
     )
     for _ in range(number):
         try:
             await reconcile(context, copy.deepcopy(cluster.own))
         except (ConflictError, EndingError):
             continue
+    return told
 
 
 @pytest.mark.parametrize(
@@ -126,14 +134,16 @@ async def test_a_refused_write_is_said_once_with_the_servers_words_and_the_remed
 ) -> None:
     cluster = Cluster()
     cluster.refusal = refusal
-    await passes(cluster)
+    (notice,) = await passes(cluster)
+    assert (notice.event, notice.reason) == ("Stalled", "WriteRefused")
+    assert str(refusal) in notice.message
     assert cluster.stalled["reason"] == "WriteRefused"
     assert str(refusal) in cluster.stalled["message"]
     assert remedy in cluster.stalled["message"]
     assert cluster.own["status"]["phase"] == "Degraded"
     assert cluster.events.count("WriteRefused") == 1
     before, since = cluster.statuses, cluster.stalled["lastTransitionTime"]
-    await passes(cluster)
+    assert await passes(cluster) == []
     assert cluster.statuses == before
     assert cluster.stalled["lastTransitionTime"] == since
 

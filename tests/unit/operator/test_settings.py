@@ -7,6 +7,7 @@ import pytest
 
 from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
+from rollway_operator.notify import Receiver
 from rollway_operator.settings import Settings
 
 MLSERVER = {
@@ -197,4 +198,49 @@ def test_a_wrong_runtime_is_named_by_its_field(
     with pytest.raises(
         SettingsError, match=f"runtimes.json: {field}: .*; correct `runtimes` in the chart's values"
     ):
+        Settings.from_environment(environment)
+
+
+RECEIVER = {"name": "on-call", "type": "slack", "urlSecret": {"name": "slack", "key": "url"}}
+
+
+@pytest.fixture
+def notifications(environment: dict[str, str], tmp_path: Path) -> Path:
+    """The file of receivers, not written yet."""
+    file = tmp_path / "notifications.json"
+    environment |= {"ROLLWAY_NOTIFICATIONS_FILE": str(file), "ROLLWAY_RECEIVERS_FOLDER": "/etc/receivers"}
+    return file
+
+
+def test_receivers_are_read_with_the_file_that_has_their_address(
+    environment: dict[str, str], notifications: Path
+) -> None:
+    assert Settings.from_environment(environment).receivers == ()
+    notifications.write_text(json.dumps({"receivers": [RECEIVER]}))
+    assert Settings.from_environment(environment).receivers == (
+        Receiver("on-call", "slack", Path("/etc/receivers/on-call/url"), "key url of Secret slack"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("receivers", "complaint"),
+    [
+        ([RECEIVER | {"type": "email"}], "receivers.0.type: .*; correct `notifications`"),
+        ([RECEIVER | {"events": ["Failed"]}], "receivers.0.events.0: .*; correct `notifications`"),
+        ([RECEIVER | {"url": "https://x"}], "receivers.0.url: .*; correct `notifications`"),
+        ([RECEIVER | {"name": "../x"}], "receivers.0.name: .*; correct `notifications`"),
+        ([RECEIVER, RECEIVER], "receivers: on-call is there twice"),
+    ],
+)
+def test_a_wrong_receiver_is_named_by_its_field(
+    environment: dict[str, str], notifications: Path, receivers: Any, complaint: str
+) -> None:
+    notifications.write_text(json.dumps({"receivers": receivers}))
+    with pytest.raises(SettingsError, match=f"notifications.json: {complaint}"):
+        Settings.from_environment(environment)
+
+
+def test_an_unreadable_file_of_receivers_is_said(environment: dict[str, str], notifications: Path) -> None:
+    notifications.mkdir()
+    with pytest.raises(SettingsError, match=r"ROLLWAY_NOTIFICATIONS_FILE: .* cannot be read"):
         Settings.from_environment(environment)
