@@ -35,6 +35,10 @@ class FakeCluster:
     forbids: dict[str, PluginError] = field(default_factory=dict)
     """Questions that are answered by an error."""
     namespace: str = "team-a"
+    kinds: dict[tuple[str, str], list[Object]] = field(default_factory=dict)
+    """Objects by the plural of their kind and the label selector that they are asked for with."""
+    services: dict[tuple[str, str, str], Object] = field(default_factory=dict)
+    """What Services answer, by namespace, name and path with its query."""
     asked: list[tuple[str, str | None]] = field(default_factory=list)
 
     def add(self, body: Object) -> "FakeCluster":
@@ -106,6 +110,23 @@ class FakeCluster:
         """List two."""
         self._ask("namespaces", None)
         return ["team-a", "team-b"]
+
+    def listed(
+        self, root: str, plural: str, namespace: str | None = None, **selectors: str
+    ) -> list[Object] | None:
+        """List what it holds of a kind; by selector that of `metadata.name` is looked at alone."""
+        self._ask(plural, namespace)
+        assert root.startswith("/api")
+        _, _, name = selectors.get("fieldSelector", "").partition("=")
+        found = self.kinds.get((plural, selectors.get("labelSelector", "")))
+        return found and [one for one in found if name in ("", one["metadata"]["name"])]
+
+    def through(self, namespace: str, service: str, path: str, query: Mapping[str, str]) -> Object:
+        """Answer as a Service does."""
+        self._ask("through", namespace)
+        return self.services[
+            namespace, service, f"{path}?{'&'.join('='.join(each) for each in query.items())}"
+        ]
 
 
 class Clock:

@@ -24,7 +24,7 @@ from rollway_testing.fake_cluster import (
 from .conftest import Run
 
 COMMANDS = sorted(plugin.list_commands(None))  # type: ignore[arg-type]
-NAMED = [command for command in COMMANDS if command not in ("get", "lint")]
+NAMED = [command for command in COMMANDS if command not in ("get", "lint", "doctor")]
 
 
 def test_get_lists_the_namespace(run: Run, cluster: FakeCluster) -> None:

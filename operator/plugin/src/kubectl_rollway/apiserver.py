@@ -113,6 +113,19 @@ class ApiServer:
         """List the names of all namespaces."""
         return [str(item["metadata"]["name"]) for item in self._list("/api/v1/namespaces")]
 
+    def listed(
+        self, root: str, plural: str, namespace: str | None = None, **selectors: str
+    ) -> list[Object] | None:
+        """List any kind, of a namespace or of all; None where the API server does not know it."""
+        try:
+            return self._list(_path(root, plural, namespace), **selectors)
+        except UnknownKindError:
+            return None
+
+    def through(self, namespace: str, service: str, path: str, query: Mapping[str, str]) -> Object:
+        """Get a path of a Service (`name:port`) through the API server."""
+        return self._call("GET", f"{_path('/api/v1', 'services', namespace, service)}/proxy{path}", query)
+
     # ------------------------------------------------------------------------------------------------------ HTTP
 
     def _list(self, path: str, **query: str) -> list[Object]:
@@ -143,7 +156,9 @@ class ApiServer:
         except ValueError:
             found = None
         if not isinstance(found, dict):
-            raise UnreachableError(
+            # Of a group that it does not know an API server says so in plain text.
+            unknown = answer.status_code == httpx.codes.NOT_FOUND
+            raise (UnknownKindError if unknown else UnreachableError)(
                 f"{self._access.server} does not answer as an API server does (HTTP {answer.status_code})"
             )
         if not answer.is_success:
@@ -183,6 +198,10 @@ class ApiServer:
         self._http = None
 
 
+class UnknownKindError(UnreachableError):
+    """The API server does not know the kind that was asked for."""
+
+
 class ComplaintsError(RefusedError):
     """The API server refused what was written."""
 
@@ -202,7 +221,7 @@ def _refusal(code: int, status: Mapping[str, Any], server: str) -> PluginError:
     if code == httpx.codes.NOT_FOUND:
         if details.get("name"):
             return NotFoundError(message)
-        return UnreachableError(f"{server} does not know ModelDeployments: is Rollway installed there?")
+        return UnknownKindError(f"{server} does not know ModelDeployments: is Rollway installed there?")
     if code == httpx.codes.TOO_MANY_REQUESTS or code >= httpx.codes.INTERNAL_SERVER_ERROR:
         return UnreachableError(f"{server}: {message}")
     causes = [

@@ -64,6 +64,14 @@ class Cluster(Protocol):
     def namespaces(self) -> list[str]:
         """List the names of all namespaces."""
 
+    def listed(
+        self, root: str, plural: str, namespace: str | None = None, **selectors: str
+    ) -> list[Object] | None:
+        """List any kind, of a namespace or of all; None where the API server does not know it."""
+
+    def through(self, namespace: str, service: str, path: str, query: Mapping[str, str]) -> Object:
+        """Get a path of a Service (`name:port`) through the API server."""
+
 
 Connect = Callable[[Place], Cluster]
 """Finds the cluster that is meant; it is asked only later."""

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "ack": "steering",
     "wait": "waiting",
     "lint": "linting",
+    "doctor": "doctoring",
 }
 """Every command, and the module that has it under its name."""
 

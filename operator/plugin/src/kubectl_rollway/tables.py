@@ -23,6 +23,9 @@ STYLES: Final = {
     "Failed": "red",
     "Inconclusive": "yellow",
     "Running": "cyan",
+    "ok": "green",
+    "warning": "yellow",
+    "missing": "red",
 }
 """Colours of words that are good or bad news."""
 
