@@ -51,6 +51,8 @@ class Counters:
     buckets: Mapping[float, int] = field(default_factory=dict)
     """Requests that ended ok or in a server error, by how long they took at most; the last bound is infinite."""
     in_progress: int = 0
+    scraped_at: datetime | None = None
+    """When Prometheus read it from the pod; None where it was read from the pod directly."""
 
     @property
     def judged(self) -> int:
@@ -65,13 +67,20 @@ class Counters:
 
 @dataclass(frozen=True)
 class Reading:
-    """One side's pods, read once; every pod that was asked is in one of the two."""
+    """One side's pods, read once; every pod that was asked about is in one of the three."""
 
     at: datetime
     pods: Mapping[str, Counters]
     """By the pod's uid."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why a pod could not be read, by its uid; the text names the pod."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Why there is nothing of a pod although all was well with whoever was asked; likewise."""
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Why nothing is known of a pod, whatever the reason."""
+        return {**self.missing, **self.absent}
 
 
 @dataclass(frozen=True)
@@ -158,8 +167,24 @@ class _Seen:
     counters: Counters
     at: datetime
     step: int
+    since: datetime
+    """When it was first read in the step."""
     busy_since: datetime | None
     """Since when it has had requests in progress and ended none well."""
+
+    def is_continued_by(self, counters: Counters, step: int) -> bool:
+        """Say whether what was counted between the two belongs to a step: both were read in it, in the same way."""
+        directly = self.counters.scraped_at is None
+        return self.step == step and directly is (counters.scraped_at is None)
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """Requests in progress, and none that ends well."""
+
+    since: datetime
+    until: datetime
+    """When that was last seen."""
 
 
 @dataclass(frozen=True)
@@ -170,36 +195,65 @@ class Side:
     """The last one."""
     seen: Mapping[str, _Seen] = field(default_factory=dict)
 
-    def read(self, reading: Reading, step: int) -> tuple["Side", Tally]:
+    def read(self, reading: Reading, step: int, since: datetime | None = None) -> tuple["Side", Tally]:
         """Take in a reading, and give what the pods did since their last one.
 
-        A pod's first reading is where its counting starts, and so is the first in a step: what began in another step
-        belongs to neither. A pod that is not asked any more is forgotten.
+        A pod's first reading is where its counting starts, and so is the first in a step, which began at `since`: what
+        began in another step belongs to neither. A pod that is not asked about any more is forgotten.
         """
         tally = NOTHING
-        seen = {uid: self.seen[uid] for uid in reading.missing if uid in self.seen}
+        seen = {uid: self.seen[uid] for uid in (*reading.unread, *reading.pods) if uid in self.seen}
         for uid, counters in reading.pods.items():
             before = self.seen.get(uid)
-            if before and before.step == step:
+            if _is_old(counters, before, since):
+                continue
+            at = counters.scraped_at or reading.at
+            began = at
+            if before and before.is_continued_by(counters, step):
                 tally += _increment(before.counters, counters)
-            seen[uid] = _Seen(counters, reading.at, step, _busy_since(before, counters, reading.at))
+                began = before.since
+            seen[uid] = _Seen(counters, at, step, began, _busy_since(before, counters, at))
         return Side(reading, seen), tally
 
     def unread(self, now: datetime) -> dict[str, str]:
         """Give the pods that were not read for too long, with the reason."""
-        missing = self.reading.missing if self.reading else {}
+        unread = self.reading.unread if self.reading else {}
         seen = self.seen
-        return {uid: why for uid, why in missing.items() if uid not in seen or now - seen[uid].at > STALE}
+        return {uid: why for uid, why in unread.items() if uid not in seen or now - seen[uid].at > STALE}
 
     @property
-    def stuck(self) -> dict[str, datetime]:
-        """Give the pods that have requests in progress and end none well, with since when."""
+    def stuck(self) -> list[Stuck]:
+        """Say for how long pods have had requests in progress and ended none well."""
         present = self.reading.pods if self.reading else {}
-        return {
-            uid: pod.busy_since
+        return [
+            Stuck(pod.busy_since, pod.at)
             for uid, pod in self.seen.items()
             if uid in present and pod.busy_since is not None
-        }
+        ]
+
+    def counted_until(self, step: int) -> datetime | None:
+        """Say until when it is known what all pods that can be read did in a step; None while that is not known.
+
+        Where no pod can be read nothing will be known: until the last try.
+        """
+        if self.reading is None:
+            return None
+        if not self.reading.pods:
+            return self.reading.at
+        pods = [self.seen.get(uid) for uid in self.reading.pods]
+        known = [pod.at for pod in pods if pod and pod.step == step and pod.at > pod.since]
+        return min(known) if len(known) == len(pods) else None
+
+
+def _is_old(counters: Counters, before: _Seen | None, since: datetime | None) -> bool:
+    """Tell whether a pod was scraped before the step began, or no later than what is known of it.
+
+    Of two Prometheus that take turns at an address one is always behind: less than before would look like a restart.
+    """
+    at = counters.scraped_at
+    if at is None:
+        return False
+    return bool((before and at <= before.at) or (since and at < since))
 
 
 def _increment(before: Counters, now: Counters) -> Tally:
@@ -258,10 +312,13 @@ class Window:
     canary: Side = Side()
     strata: Strata = field(default_factory=dict)
 
-    def add(self, sample: Sample, step: int) -> "Window":
-        """Take in what was read under a step: any number that changes whenever the shares of traffic do."""
-        stable, by_stable = self.stable.read(sample.stable, step)
-        canary, by_canary = self.canary.read(sample.canary, step)
+    def add(self, sample: Sample, step: int, since: datetime | None = None) -> "Window":
+        """Take in what was read under a step: any number that changes whenever the shares of traffic do.
+
+        What was scraped before `since`, when the step began, does not belong to it.
+        """
+        stable, by_stable = self.stable.read(sample.stable, step, since)
+        canary, by_canary = self.canary.read(sample.canary, step, since)
         before = self.strata.get(step, Stratum())
         last = self.canary.reading.at if self.canary.reading and step in self.strata else sample.canary.at
         seconds = before.seconds + (sample.canary.at - last).total_seconds()
@@ -285,10 +342,14 @@ class Window:
         """Say how many requests of any kind stable had in a step."""
         return self.strata.get(step, Stratum()).stable.requests
 
+    def quiet_until(self, step: int) -> datetime | None:
+        """Say until when stable is known to have had no request in a step; None where it had some, or nobody knows."""
+        return None if self.stable_requests(step) else self.stable.counted_until(step)
+
     @property
-    def stuck_since(self) -> datetime | None:
-        """Say since when a pod of the canary has had requests in progress and ended none well."""
-        return min(self.canary.stuck.values(), default=None)
+    def stuck(self) -> Stuck | None:
+        """Say for how long a pod of the canary has had requests in progress and ended none well."""
+        return min(self.canary.stuck, key=lambda stuck: stuck.since, default=None)
 
 
 # ------------------------------------------------------------------------------------------------ the statistics
@@ -636,12 +697,14 @@ def _unread(window: Window, now: datetime) -> tuple[Lack, str] | None:
         if reading is None or now - reading.at > STALE:
             since = f"for {(now - reading.at).total_seconds():.0f} s" if reading else "yet"
             return Lack.NO_DATA, f"no {name} pod was read {since}"
-        asked = len(reading.pods) + len(reading.missing)
+        asked = len(reading.pods) + len(reading.unread)
         if not asked:
             return Lack.NO_DATA, f"there is no {name} pod to read"
         if unread := side.unread(now):
-            why = f"{len(unread)} of {asked} {name} pods could not be read: {min(unread.values())}"
-            return Lack.PROVIDER_ERROR, why
+            missing = [why for uid, why in unread.items() if uid in reading.missing]
+            lack = Lack.PROVIDER_ERROR if missing else Lack.NO_DATA
+            told = min(missing or unread.values())
+            return lack, f"{len(unread)} of {asked} {name} pods could not be read: {told}"
     return None
 
 

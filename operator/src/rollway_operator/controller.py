@@ -32,11 +32,13 @@ from rollway_operator.labels import GROUP
 from rollway_operator.metrics_source import PodMetrics
 from rollway_operator.notify import Notice
 from rollway_operator.observe import Observer, now, versions
+from rollway_operator.prometheus import Prometheus
+from rollway_operator.prometheus_source import Fallback, PrometheusMetrics
 from rollway_operator.queue import WorkQueue
 from rollway_operator.reconcile import Context, Look, look_again, reconcile
 from rollway_operator.resolve import Resolver, registry_followed, registry_status
 from rollway_operator.series import Series
-from rollway_operator.settings import Settings
+from rollway_operator.settings import Provider, Settings
 from rollway_operator.telemetry import RECONCILE_SECONDS, RECONCILES, RESYNCED, forget_registry, measure_queue
 
 _logger = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class Controller:
         self._series = series
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
         self._observer = Observer(cluster, settings.platform.optional_kinds)
-        self._evidence = Evidence(PodMetrics())
+        self._evidence = _evidence(settings.prometheus)
         self._context = Context(
             cluster, self._observer, self._resolver, settings.platform, self._evidence, post
         )
@@ -330,6 +332,15 @@ class Controller:
                     "CustomResourceDefinition %s has none of our rules, it is not ours: %s", name, install
                 )
         return True
+
+
+def _evidence(provider: Provider | None) -> Evidence:
+    """Say where evidence is read: from the pods, from Prometheus, or from them where Prometheus has nothing."""
+    pods = PodMetrics()
+    if provider is None:
+        return Evidence(pods)
+    prometheus = PrometheusMetrics(Prometheus(provider.server), provider.stale)
+    return Evidence(pods, Fallback(prometheus, pods) if provider.falls_back else prometheus)
 
 
 def _key(body: Object) -> Key:

@@ -1,15 +1,17 @@
 """What pods say of themselves, added to what was observed.
 
-While a canary has traffic these are their numbers; before that, what stable's model and the candidate's take and give.
+While a canary has traffic these are their numbers, from Prometheus where there is one; before that, what stable's model
+and the candidate's take and give, which only the pods themselves can say.
 What was counted before is kept in memory alone: a new process begins anew, which makes verdicts later, never wrong.
 """
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import Comparison, Key, Observed, Pod, StoredRevision
-from rollway_operator.metrics_source import PodMetrics, Rollout, Target, Unknown, Windows
+from rollway_operator.metrics_source import PodMetrics, Rollout, Source, Target, Unknown, Windows
 from rollway_operator.roles import compared_pods, measured
 from rollway_operator.signature import compatibility
 
@@ -20,10 +22,11 @@ Pair = tuple[str, str]
 class Evidence:
     """Asks the pods of rollouts, and remembers what has to be remembered of each."""
 
-    def __init__(self, source: PodMetrics) -> None:
-        """Ask through `source`."""
-        self._source = source
-        self._windows = Windows(source)
+    def __init__(self, pods: PodMetrics, source: Source | None = None) -> None:
+        """Ask `pods` for signatures, and `source` for what they counted; where that is absent, themselves, too."""
+        self._pods = pods
+        self._source = source or pods
+        self._windows = Windows(self._source)
         self._compared: dict[Key, tuple[Pair, Comparison]] = {}
 
     async def add(self, deployment: ModelDeployment, observed: Observed) -> Observed:
@@ -38,9 +41,10 @@ class Evidence:
             key,
             Rollout(wanted.stable, wanted.canary, status.canary.started_at),
             wanted.step,
-            stable=_targets(observed, observed.of(wanted.stable)),
-            canary=_targets(observed, observed.of(wanted.canary)),
+            stable=_targets(key, observed, observed.of(wanted.stable)),
+            canary=_targets(key, observed, observed.of(wanted.canary)),
             now=observed.now,
+            since=wanted.since,
         )
         return replace(observed, compared=compared, evidence=window)
 
@@ -51,7 +55,7 @@ class Evidence:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._source.aclose()
+        await asyncio.gather(self._pods.aclose(), self._source.aclose())
 
     async def _comparison(
         self, key: Key, deployment: ModelDeployment, observed: Observed
@@ -63,16 +67,16 @@ class Evidence:
         pair = pods[0].uid, pods[1].uid
         before, known = self._compared.get(key, (pair, None))
         if known is None or before != pair:
-            known = await self._compare(observed, pods)
+            known = await self._compare(key, observed, pods)
         if known.unknown is None:
             self._compared[key] = pair, known
         return known
 
-    async def _compare(self, observed: Observed, pods: tuple[Pod, Pod]) -> Comparison:
-        targets = _targets(observed, pods)
+    async def _compare(self, key: Key, observed: Observed, pods: tuple[Pod, Pod]) -> Comparison:
+        targets = _targets(key, observed, pods)
         if len(targets) < len(pods):
             return Comparison(unknown="a pod has no address yet")
-        stable, candidate = [await self._source.signature(target) for target in targets]
+        stable, candidate = [await self._pods.signature(target) for target in targets]
         if isinstance(stable, Unknown) or isinstance(candidate, Unknown):
             why = next(said.why for said in (stable, candidate) if isinstance(said, Unknown))
             return Comparison(unknown=why)
@@ -81,11 +85,11 @@ class Evidence:
         return Comparison(problem=compatibility(stable, candidate))
 
 
-def _targets(observed: Observed, pods: Iterable[Pod]) -> list[Target]:
+def _targets(key: Key, observed: Observed, pods: Iterable[Pod]) -> list[Target]:
     """Give those pods that callers can have asked: ready, or ready before."""
     revisions = {revision.name: revision for revision in observed.revisions}
     return [
-        Target(pod.uid, pod.name, pod.address, _port(revisions[pod.revision]))
+        Target(pod.uid, pod.name, pod.address, _port(revisions[pod.revision]), key.namespace)
         for pod in pods
         if pod.address
         and not pod.terminating

@@ -11,18 +11,20 @@ servers write makes the pod one that was not read; nothing is guessed from half 
 import asyncio
 import functools
 import ipaddress
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rollway_operator import answers
 from rollway_operator.analysis import Counters, Reading, Sample, Window
+from rollway_operator.answers import AnswerError
+from rollway_operator.counts import MOST_SERIES, NAMES, Series, UnreadableError, count, counted, series
 from rollway_operator.domain import Key
 from rollway_operator.signature import Column, Signature
 
@@ -32,22 +34,13 @@ SIDE_SECONDS: Final = 5.0
 """How long all pods of a side may take: those not reached by then are missing."""
 LARGEST_ANSWER: Final = 4 * 1024 * 1024
 LARGEST_SIGNATURE: Final = 1024 * 1024
-MOST_SERIES: Final = 5000
 _CONNECTIONS: Final = 64
 _CONNECTIONS_A_SIDE: Final = 8
-_LARGEST_COUNT: Final = 2**53
+_LARGEST_SIZE: Final = 2**53
 _LONGEST_LINE: Final = 512
 
-_REQUESTS: Final = "rollway_inference_requests_total"
-_DURATIONS: Final = "rollway_inference_request_duration_seconds_bucket"
-_IN_PROGRESS: Final = "rollway_inference_requests_in_progress"
-_WANTED: Final = (_REQUESTS, _DURATIONS, _IN_PROGRESS)
-_OUTCOMES: Final = frozenset({"ok", "server_error", "client_error", "shed"})
-_TIMED: Final = frozenset({"ok", "server_error"})
-_HEAD: Final = re.compile(rf'({"|".join(_WANTED)})(?:\{{((?:\w+="[^"\\]*"(?:,|(?=\}})))*)\}})?')
+_HEAD: Final = re.compile(rf'({"|".join(NAMES)})(?:\{{((?:\w+="[^"\\]*"(?:,|(?=\}})))*)\}})?')
 _LABEL: Final = re.compile(r'(\w+)="([^"\\]*)"')
-
-Labels = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,7 @@ class Target:
     """Its IP address."""
     port: int
     """Where it serves metrics."""
+    namespace: str
 
 
 @dataclass(frozen=True)
@@ -69,11 +63,17 @@ class Unknown:
     why: str
 
 
-class _UnreadableError(Exception):
-    """A pod has no usable answer; the message follows its name."""
+class Source(Protocol):
+    """Where what pods counted is read."""
+
+    async def read(self, pods: Iterable[Target], at: datetime) -> Reading:
+        """Read what each pod of one namespace counted; one that cannot be read has a reason instead."""
+
+    async def aclose(self) -> None:
+        """Close the connections."""
 
 
-class _NotThereError(_UnreadableError):
+class _NotThereError(UnreadableError):
     """The pod's server does not have what was asked for."""
 
 
@@ -114,7 +114,7 @@ class PodMetrics:
             return _signature(await self._get(pod, "/signature", LARGEST_SIGNATURE))
         except _NotThereError:
             return None
-        except _UnreadableError as error:
+        except UnreadableError as error:
             return Unknown(f"{pod.name} {error}")
 
     async def aclose(self) -> None:
@@ -127,7 +127,7 @@ class PodMetrics:
                 return counters(await self._get(pod, "/metrics", LARGEST_ANSWER))
         except TimeoutError:
             return f"{pod.name} was not reached in time"
-        except _UnreadableError as error:
+        except UnreadableError as error:
             return f"{pod.name} {error}"
 
     async def _get(self, pod: Target, path: str, largest: int) -> bytes:
@@ -137,9 +137,9 @@ class PodMetrics:
                 async with asyncio.timeout(SECONDS), self._client.stream("GET", url) as response:
                     return await _body(response, largest)
             except (TimeoutError, httpx.TimeoutException) as error:
-                raise _UnreadableError(f"did not answer within {SECONDS:g} s") from error
+                raise UnreadableError(f"did not answer within {SECONDS:g} s") from error
             except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-                raise _UnreadableError(f"could not be reached: {type(error).__name__}") from error
+                raise UnreadableError(f"could not be reached: {type(error).__name__}") from error
 
 
 def _address(pod: Target) -> str:
@@ -147,9 +147,9 @@ def _address(pod: Target) -> str:
     try:
         address = ipaddress.ip_address(pod.address)
     except ValueError as error:
-        raise _UnreadableError("has no address") from error
+        raise UnreadableError("has no address") from error
     if address.is_link_local or address.is_multicast or address.is_unspecified:
-        raise _UnreadableError("has an address that no pod has")
+        raise UnreadableError("has an address that no pod has")
     return str(address)
 
 
@@ -158,29 +158,14 @@ async def _body(response: httpx.Response, largest: int) -> bytes:
         raise _NotThereError("does not have it (404)")
     if response.status_code != HTTPStatus.OK:
         redirect = ", a redirect, which is never followed" if response.is_redirect else ""
-        raise _UnreadableError(f"answered with status {response.status_code}{redirect}")
-    if response.headers.get("content-encoding", "identity") != "identity":
-        raise _UnreadableError("answered compressed, which was not asked for")
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > largest:
-            raise _UnreadableError(f"answered with more than {largest // 1024} KiB")
-    return bytes(body)
+        raise UnreadableError(f"answered with status {response.status_code}{redirect}")
+    try:
+        return await answers.body(response, largest)
+    except AnswerError as error:
+        raise UnreadableError(str(error)) from error
 
 
 # ----------------------------------------------------------------------------------------------------- the counters
-
-
-@dataclass(frozen=True)
-class _Series:
-    """What a line of Prometheus' text counts: everything before its value."""
-
-    name: str
-    labels: Labels
-    """All but the bucket's bound, in order."""
-    outcome: str | None
-    bound: float | None
 
 
 def counters(text: bytes) -> Counters:
@@ -189,87 +174,36 @@ def counters(text: bytes) -> Counters:
     By a strict pattern, since nothing but our own servers' text is accepted; prometheus_client's parser reads more, and
     takes ten times as long.
     """
-    counts = _counts(text)
-    by_outcome: dict[str, int] = {}
-    in_progress = 0
-    histograms: dict[Labels, dict[float, int]] = {}
-    for series, count in counts.items():
-        if series.name == _IN_PROGRESS:
-            in_progress += count
-        elif series.name == _REQUESTS and series.outcome:
-            by_outcome[series.outcome] = by_outcome.get(series.outcome, 0) + count
-        elif series.bound and series.outcome in _TIMED:
-            histograms.setdefault(series.labels, {})[series.bound] = count
-    if not by_outcome:
-        raise _UnreadableError(f"has no {_REQUESTS}")
-    return Counters(**by_outcome, buckets=_added(histograms.values()), in_progress=in_progress)
+    return counted(_counts(text))
 
 
-def _counts(text: bytes) -> dict[_Series, int]:
+def _counts(text: bytes) -> dict[Series, int]:
     """Give the counts that are needed."""
     try:
         lines = text.decode().split("\n")
     except UnicodeDecodeError as error:
-        raise _UnreadableError("sent what is not text") from error
-    found: dict[_Series, int] = {}
+        raise UnreadableError("sent what is not text") from error
+    found: dict[Series, int] = {}
     for line in lines:
-        if line.startswith(_WANTED):
+        if line.startswith(NAMES):
             head, _, value = line.rpartition(" ")
             if len(head) > _LONGEST_LINE or len(found) >= MOST_SERIES:
-                raise _UnreadableError("sent more than model servers send")
-            series = _series(head)
-            if series in found:
-                raise _UnreadableError(f"counts {series.name} twice")
-            found[series] = _count(series.name, value)
+                raise UnreadableError("sent more than model servers send")
+            each = _series(head)
+            if each in found:
+                raise UnreadableError(f"counts {each.name} twice")
+            found[each] = count(each.name, value)
     return found
 
 
 @functools.lru_cache(maxsize=4096)
-def _series(head: str) -> _Series:
+def _series(head: str) -> Series:
     """Read what a line counts; pods of all models have the same few hundred, so it is remembered."""
     matched = _HEAD.fullmatch(head)
     if matched is None:
-        raise _UnreadableError("sent what no model server sends")
+        raise UnreadableError("sent what no model server sends")
     name, labels = matched.groups()
-    found = dict(_LABEL.findall(labels or ""))
-    bound = _bound(found.pop("le", "")) if name == _DURATIONS else None
-    outcome = found.get("outcome")
-    if name != _IN_PROGRESS and outcome not in _OUTCOMES:
-        raise _UnreadableError(f"has a {name} with an outcome that nobody knows")
-    return _Series(name, tuple(sorted(found.items())), outcome, bound)
-
-
-def _bound(text: str) -> float:
-    try:
-        bound = float(text)
-    except ValueError:
-        bound = math.nan
-    if not bound > 0:
-        raise _UnreadableError(f"has a {_DURATIONS} with a bound that is no time")
-    return bound
-
-
-def _count(name: str, text: str) -> int:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    # Neither NaN nor an infinity is between the two.
-    if not (0 <= value <= _LARGEST_COUNT and value.is_integer()):
-        raise _UnreadableError(f"has a {name} that is no count")
-    return int(value)
-
-
-def _added(histograms: Iterable[Mapping[float, int]]) -> dict[float, int]:
-    """Add histograms up; one that is not cumulative, has no end, or has other bounds than its neighbours is none."""
-    added: dict[float, int] = {}
-    for histogram in histograms:
-        bounds = sorted(histogram)
-        counts = [histogram[bound] for bound in bounds]
-        if bounds[-1] != math.inf or counts != sorted(counts) or bounds != (list(added) or bounds):
-            raise _UnreadableError(f"has a {_DURATIONS} that is no histogram")
-        added = {bound: added.get(bound, 0) + count for bound, count in zip(bounds, counts, strict=True)}
-    return added
+    return series(name, tuple(_LABEL.findall(labels or "")))
 
 
 # ---------------------------------------------------------------------------------------------------- the signature
@@ -279,7 +213,7 @@ class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
-_Size = Annotated[int, Field(ge=-1, le=_LARGEST_COUNT)]
+_Size = Annotated[int, Field(ge=-1, le=_LARGEST_SIZE)]
 
 
 class _Output(_Answer):
@@ -301,10 +235,10 @@ def _signature(body: bytes) -> Signature:
     try:
         answer = _SignatureAnswer.model_validate_json(body)
     except ValidationError as error:
-        raise _UnreadableError("did not answer with a signature") from error
+        raise UnreadableError("did not answer with a signature") from error
     for columns in (answer.inputs, answer.outputs):
         if len({column.name for column in columns}) != len(columns):
-            raise _UnreadableError("answered with a signature that has a name twice")
+            raise UnreadableError("answered with a signature that has a name twice")
     return Signature(
         inputs=tuple(Column(c.name, c.type, tuple(c.shape), c.required) for c in answer.inputs),
         outputs=tuple(Column(c.name, c.type, tuple(c.shape)) for c in answer.outputs),
@@ -329,7 +263,7 @@ class Rollout:
 class Windows:
     """The evidence of each ModelDeployment's present rollout, in memory: a new process begins anew."""
 
-    def __init__(self, source: PodMetrics) -> None:
+    def __init__(self, source: Source) -> None:
         """Read from `source`."""
         self._source = source
         self._windows: dict[Key, tuple[Rollout, Window]] = {}
@@ -348,6 +282,7 @@ class Windows:
         stable: Iterable[Target],
         canary: Iterable[Target],
         now: datetime,
+        since: datetime | None = None,
     ) -> Window:
         """Read both sides at once and add what they did since the last time; `Window.add` explains the rest.
 
@@ -357,7 +292,7 @@ class Windows:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._source.read(stable, now))
             other = group.create_task(self._source.read(canary, now))
-        window = self.get(key, rollout).add(Sample(reading.result(), other.result()), step)
+        window = self.get(key, rollout).add(Sample(reading.result(), other.result()), step, since)
         self._windows[key] = rollout, window
         return window
 

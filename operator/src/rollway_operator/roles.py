@@ -170,8 +170,8 @@ def _judgement(deployment: ModelDeployment, observed: Observed, progress: Progre
         results=results,
         lacking=_lacking(metrics, results, window, progress.weight),
         requests=window.canary_requests(progress.weight),
-        requests_of_stable=window.stable_requests(progress.weight),
-        stuck_since=window.stuck_since,
+        quiet_until=window.quiet_until(progress.weight),
+        stuck=window.stuck,
         deadline=timedelta(seconds=seconds(asked.deadline)) if asked and asked.deadline else None,
         on_inconclusive=(asked and asked.on_inconclusive) or "Pause",
     )
@@ -204,6 +204,8 @@ class Measured:
     canary: str
     step: int
     """The weight: the shares of traffic are the same as long as it is."""
+    since: datetime | None
+    """When it was decided."""
 
 
 def measured(deployment: ModelDeployment) -> Measured | None:
@@ -211,7 +213,7 @@ def measured(deployment: ModelDeployment) -> Measured | None:
     stable, canary = deployment.status.stable, deployment.status.canary
     if stable is None or canary is None or not canary.weight:
         return None
-    return Measured(stable.revision, canary.revision, canary.weight)
+    return Measured(stable.revision, canary.revision, canary.weight, canary.weight_set_at)
 
 
 def compared_pods(deployment: ModelDeployment, observed: Observed) -> tuple[Pod, Pod] | None:

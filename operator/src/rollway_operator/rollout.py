@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from rollway_operator import steps
-from rollway_operator.analysis import Phase, Result
+from rollway_operator.analysis import Phase, Result, Stuck
 from rollway_operator.domain import (
     PROMOTED,
     Action,
@@ -59,9 +59,10 @@ class Judgement:
     """What is too little to leave the present step; None where it is enough."""
     requests: int = 0
     """Requests of the candidate at its present weight, whatever became of them."""
-    requests_of_stable: int = 0
-    stuck_since: datetime | None = None
-    """Since when the candidate has requests in progress and has answered none well."""
+    quiet_until: datetime | None = None
+    """Until when nobody is known to have asked stable at this weight; None where somebody did, or it is not known."""
+    stuck: Stuck | None = None
+    """For how long the candidate has requests in progress and has answered none well."""
     deadline: timedelta | None = None
     on_inconclusive: str = "Pause"
 
@@ -128,7 +129,8 @@ class Situation:
         """The candidate's weight is in force: it was seen to get requests, or nobody sends any."""
         if not self.routed or self.progress.set_at is None:
             return False
-        quiet = not self.judgement.requests_of_stable and self.now - self.progress.set_at >= QUIET_AFTER
+        quiet_until = self.judgement.quiet_until
+        quiet = quiet_until is not None and quiet_until - self.progress.set_at >= QUIET_AFTER
         return self.ratio or self.judgement.requests > 0 or quiet
 
     @property
@@ -301,10 +303,11 @@ def canary_unready(now: Situation) -> Decision | None:
 
 def canary_stuck(now: Situation) -> Decision | None:
     """Requests are in progress and none ends well for as long as a prediction may take."""
-    since, began = now.since, now.judgement.stuck_since
-    if now.candidate is None or since is None or began is None:
+    since, stuck = now.since, now.judgement.stuck
+    if now.candidate is None or since is None or stuck is None:
         return None
-    seconds = (now.now - max(since, began)).total_seconds()
+    # What was seen last may be a scrape ago: since then it may have answered.
+    seconds = (stuck.until - max(since, stuck.since)).total_seconds()
     if seconds < now.timeout.total_seconds():
         return None
     message = f"v{now.candidate.revision.version}: requests are in progress and none was answered for {seconds:.0f} s"

@@ -1,8 +1,9 @@
 """Read the operator's environment, once, into one frozen value; what is wrong is said by its name."""
 
 import logging
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from rollway_operator import labels
 from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
 from rollway_operator.notify import DEFAULT_EVENTS, Receiver
+from rollway_operator.prometheus import Server
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Text = Annotated[str, StringConstraints(min_length=1)]
@@ -87,6 +89,17 @@ _RUNTIMES = TypeAdapter(Annotated[dict[_Text, _Runtime], Field(min_length=1)])
 
 
 @dataclass(frozen=True)
+class Provider:
+    """The Prometheus that evidence is read from."""
+
+    server: Server
+    stale: timedelta = timedelta(seconds=90)
+    """What it scraped longer ago is no evidence."""
+    falls_back: bool = False
+    """Whether pods are read directly where it has nothing of them."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """What the environment says about this operator."""
 
@@ -114,6 +127,8 @@ class Settings:
     monitor_labels: Mapping[str, str] | None = None
     receivers: tuple[Receiver, ...] = ()
     """Who is told what happens to models."""
+    prometheus: Provider | None = None
+    """Where evidence is read; None leaves that to the pods themselves."""
 
     @property
     def platform(self) -> Platform:
@@ -161,7 +176,19 @@ class Settings:
                 Path(read.text("ROLLWAY_NOTIFICATIONS_FILE", "/etc/rollway/notifications.json")),
                 Path(read.text("ROLLWAY_RECEIVERS_FOLDER", "/etc/rollway-receivers")),
             ),
+            prometheus=_provider(read),
         )
+
+
+def _provider(read: "_Reader") -> Provider | None:
+    url = read.url("ROLLWAY_PROMETHEUS_URL")
+    if url is None:
+        return None
+    return Provider(
+        Server(url, read.file("ROLLWAY_PROMETHEUS_TOKEN_FILE"), read.file("ROLLWAY_PROMETHEUS_CA_FILE")),
+        stale=read.seconds("ROLLWAY_PROMETHEUS_STALE_SECONDS", 90),
+        falls_back=read.one_of("ROLLWAY_PROMETHEUS_FALLBACK", ("Hold", "Direct")) == "Direct",
+    )
 
 
 def runtimes(file: Path) -> Mapping[str, Runtime]:
@@ -274,6 +301,18 @@ class _Reader:
                 f"{name} is {value!r}; use http:// or https:// with a host, such as https://models.example.com"
             )
         return value or None
+
+    def file(self, name: str) -> Path | None:
+        value = self.text(name, "")
+        if value and not os.access(value, os.R_OK):
+            raise SettingsError(f"{name} is {value!r}, which cannot be read; name a file that is mounted")
+        return Path(value) if value else None
+
+    def one_of(self, name: str, choices: Sequence[str]) -> str:
+        value = self.text(name, choices[0])
+        if value not in choices:
+            raise SettingsError(f"{name} is {value!r}; use {' or '.join(choices)}")
+        return value
 
     def host_patterns(self, name: str) -> tuple[str, ...]:
         given = self.names(name)

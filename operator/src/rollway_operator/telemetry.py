@@ -54,6 +54,9 @@ WATCH_BREAKS = Counter(
 REGISTRY_REQUESTS = Counter(
     "rollway_operator_registry_requests_total", "Requests to model registries.", ["registry", "result"]
 )
+PROMETHEUS_QUERIES = Counter(
+    "rollway_operator_prometheus_queries_total", "Questions to Prometheus.", ["result"]
+)
 NOTIFICATIONS = Counter(
     "rollway_operator_notifications_total",
     "Notices by what became of them: sent, retried (an attempt that failed), dropped.",

@@ -195,6 +195,33 @@ def test_the_gateways_reach_the_operator_as_the_values_name_them(render: Render)
     ]
 
 
+def test_what_the_chart_says_of_prometheus_is_what_the_operator_reads(render: Render) -> None:
+    names = ("URL", "FALLBACK", "STALE_SECONDS", "TOKEN_FILE", "CA_FILE")
+    unset = environment(render())
+    assert [unset.get(f"ROLLWAY_PROMETHEUS_{name}") for name in names] == ["", "Hold", "90", None, None]
+    manifests = render(
+        prometheus={
+            "url": "https://prometheus:9090",
+            "fallback": "Direct",
+            "staleSeconds": 45,
+            "tokenSecret": {"name": "prometheus", "key": "token.txt"},
+            "caSecret": {"name": "authority", "key": "tls.crt"},
+        }
+    )
+    settings = environment(manifests)
+    files = ["/etc/prometheus-token/token", "/etc/prometheus-ca/ca.crt"]
+    read = [settings[f"ROLLWAY_PROMETHEUS_{name}"] for name in names]
+    assert read == ["https://prometheus:9090", "Direct", "45", *files]
+    spec = operator_pod(manifests)["spec"]
+    secrets = {volume["name"]: volume["secret"] for volume in spec["volumes"] if "secret" in volume}
+    mounted = {
+        f"{mount['mountPath']}/{item['path']}": (secrets[mount["name"]]["secretName"], item["key"])
+        for mount in spec["containers"][0]["volumeMounts"]
+        for item in secrets.get(mount["name"], {}).get("items", ())
+    }
+    assert mounted == dict(zip(files, [("prometheus", "token.txt"), ("authority", "tls.crt")], strict=True))
+
+
 def test_what_the_chart_says_of_gateways_is_what_the_operator_reads(render: Render, tmp_path: Path) -> None:
     manifests = render(gateway=GATEWAY)
     [config] = of_kind(manifests, "ConfigMap")
@@ -549,6 +576,11 @@ def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb:
             {"notifications": {"receivers": [RECEIVER | {"urlSecret": {"name": "slack"}}]}},
             "at '/notifications/receivers/0/urlSecret': missing property 'key'",
         ),
+        ({"prometheus": {"url": "prometheus:9090"}}, "at '/prometheus/url'"),
+        ({"prometheus": {"fallback": True}}, "at '/prometheus/fallback'"),
+        ({"prometheus": {"staleSeconds": 1}}, "at '/prometheus/staleSeconds'"),
+        ({"prometheus": {"tokenSecret": {"name": "token"}}}, "at '/prometheus/tokenSecret'"),
+        ({"prometheus": {"caSecret": "ca"}}, "at '/prometheus/caSecret'"),
         ({"logLevel": "info"}, "value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
         ({"resyncSeconds": "20"}, "at '/resyncSeconds': got string, want integer"),
         ({"rbac": {"namespaces": "team-a"}}, "at '/rbac/namespaces': got string, want array"),

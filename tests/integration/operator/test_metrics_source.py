@@ -2,10 +2,8 @@
 
 import asyncio
 import gzip
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 
 import pytest
@@ -15,6 +13,16 @@ from rollway_operator.domain import Key
 from rollway_operator.metrics_source import LARGEST_ANSWER, PodMetrics, Rollout, Target, Unknown, Windows
 from rollway_operator.signature import Column, Signature, compatibility
 from rollway_testing.pods import SIGNATURE, PretendedPods
+from rollway_testing.rogue import (
+    Behaviour,
+    Rogue,
+    answers,
+    is_silent,
+    never_ends,
+    promises_more,
+    speaks_another_tongue,
+    trickles,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD = b'rollway_inference_requests_total{outcome="ok"} 3\n'
@@ -31,82 +39,8 @@ def pods() -> Iterator[PretendedPods]:
         yield running
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing when the client leaves: it is meant to."""
-
-
-class Rogue:
-    """A server on 127.0.0.1 whose one answer is a function of the test's."""
-
-    def __init__(self, behave: Callable[[BaseHTTPRequestHandler], None]) -> None:
-        self.asked: list[str] = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(handler) -> None:  # noqa: N805 - self is the server
-                self.asked.append(handler.path)
-                behave(handler)
-
-            def log_message(handler, format: str, *arguments: object) -> None:  # noqa: A002, N805
-                pass
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def pod(self) -> Target:
-        return Target("u", "fraud-1", "127.0.0.1", self._server.server_address[1])
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def answers(status: int, body: bytes, **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    def behave(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return behave
-
-
-def trickles(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    for _ in range(600):
-        handler.wfile.write(b"#")
-        handler.wfile.flush()
-        if threading.Event().wait(0.1):
-            return
-
-
-def never_ends(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    for _ in range(2 * LARGEST_ANSWER // 65536):
-        handler.wfile.write(b"#" * 65536)
-
-
-def is_silent(handler: BaseHTTPRequestHandler) -> None:
-    handler.rfile.read(1)
-
-
-def speaks_another_tongue(handler: BaseHTTPRequestHandler) -> None:
-    handler.wfile.write(b"\x16\x03\x01 SSH-2.0-OpenSSH\r\n\r\n" * 100)
-
-
-def promises_more(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000000")
-    handler.end_headers()
-    handler.wfile.write(GOOD)
+def pod_of(rogue: Rogue) -> Target:
+    return Target("u", "fraud-1", "127.0.0.1", rogue.port, "team-a")
 
 
 @pytest.mark.parametrize(
@@ -123,20 +57,18 @@ def promises_more(handler: BaseHTTPRequestHandler) -> None:
         ),
         (trickles, "did not answer within 2 s"),
         (is_silent, "did not answer within 2 s"),
-        (never_ends, "answered with more than 4096 KiB"),
+        (never_ends(2 * LARGEST_ANSWER), "answered with more than 4096 KiB"),
         (speaks_another_tongue, "could not be reached: RemoteProtocolError"),
-        (promises_more, "could not be reached: RemoteProtocolError"),
+        (promises_more(GOOD), "could not be reached: RemoteProtocolError"),
     ],
 )
-async def test_a_pod_that_does_what_it_likes_is_missing_with_the_reason(
-    behave: Callable[[BaseHTTPRequestHandler], None], why: str
-) -> None:
+async def test_a_pod_that_does_what_it_likes_is_missing_with_the_reason(behave: Behaviour, why: str) -> None:
     rogue, source = Rogue(behave), PodMetrics()
     try:
-        reading = await source.read([rogue.pod], NOW)
+        reading = await source.read([pod_of(rogue)], NOW)
         assert (reading.pods, reading.missing) == ({}, {"u": f"fraud-1 {why}"})
         assert rogue.asked == ["/metrics"]
-        assert isinstance(await source.signature(rogue.pod), Unknown)
+        assert isinstance(await source.signature(pod_of(rogue)), Unknown)
     finally:
         await source.aclose()
         await asyncio.to_thread(rogue.close)
@@ -144,7 +76,7 @@ async def test_a_pod_that_does_what_it_likes_is_missing_with_the_reason(
 
 async def test_a_port_where_nobody_listens_is_a_reason() -> None:
     rogue, source = Rogue(answers(200, GOOD)), PodMetrics()
-    pod = rogue.pod
+    pod = pod_of(rogue)
     assert (await source.read([pod], NOW)).pods == {"u": Counters(ok=3)}
     await asyncio.to_thread(rogue.close)
     assert (await source.read([pod], NOW)).missing == {"u": "fraud-1 could not be reached: ConnectError"}
@@ -155,7 +87,7 @@ async def test_proxy_variables_are_not_followed(monkeypatch: pytest.MonkeyPatch)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     rogue, source = Rogue(answers(200, GOOD)), PodMetrics()
-    assert (await source.read([rogue.pod], NOW)).pods == {"u": Counters(ok=3)}
+    assert (await source.read([pod_of(rogue)], NOW)).pods == {"u": Counters(ok=3)}
     await source.aclose()
     await asyncio.to_thread(rogue.close)
 
@@ -164,7 +96,7 @@ async def test_proxy_variables_are_not_followed(monkeypatch: pytest.MonkeyPatch)
 
 
 def target(pods: PretendedPods, uid: str) -> Target:
-    return Target(uid, f"fraud-{uid}", pods.address_of(uid), pods.port)
+    return Target(uid, f"fraud-{uid}", pods.address_of(uid), pods.port, "team-a")
 
 
 async def test_pretended_pods_count_for_themselves(pods: PretendedPods) -> None:
@@ -181,7 +113,7 @@ async def test_pretended_pods_count_for_themselves(pods: PretendedPods) -> None:
     assert reading.pods["2"] == Counters(in_progress=4)
     pods.of("1").restart()
     pods.of("2").silent = True
-    reading = await source.read([one, other, Target("3", "fraud-3", "127.0.0.1", pods.port)], NOW)
+    reading = await source.read([one, other, Target("3", "fraud-3", "127.0.0.1", pods.port, "team-a")], NOW)
     assert reading.pods == {"1": Counters()}
     assert reading.missing == {
         uid: f"fraud-{uid} could not be reached: RemoteProtocolError" for uid in ("2", "3")

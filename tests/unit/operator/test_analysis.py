@@ -25,6 +25,7 @@ from rollway_operator.analysis import (
     Reading,
     Result,
     Sample,
+    Stuck,
     Window,
     difference,
     evidence,
@@ -36,6 +37,7 @@ from rollway_operator.analysis import (
 )
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+EVERY = timedelta(seconds=5)
 ERRORS = Metric(ERROR_RATE, 0.02, 50)
 LATENCY = Metric(LATENCY_P99, 1.5, 50)
 BOUNDS = (0.01, 0.03, 0.045, 0.06, 0.5, inf)
@@ -62,7 +64,7 @@ class Story:
             ),
             self.step,
         )
-        self.now += timedelta(seconds=5)
+        self.now += EVERY
         return self
 
     def count(
@@ -602,20 +604,20 @@ def test_revisions_may_have_bounds_of_their_own() -> None:
 
 def test_a_pod_is_stuck_since_it_has_requests_in_progress_and_ends_none_well() -> None:
     story = Story()
-    assert story.window.stuck_since is None
+    assert story.window.stuck is None
     since = story.now
     story.count("c", in_progress=3).read().count("c", server_error=1).read()
-    assert story.window.stuck_since == since
-    assert story.window.canary.stuck == {"c": since}
+    assert story.window.stuck == Stuck(since, story.now - EVERY)
+    assert story.window.canary.stuck == [Stuck(since, story.now - EVERY)]
 
 
 def test_a_pod_that_ends_requests_well_is_not_stuck() -> None:
     story = Story().count("c", in_progress=3).read()
     since = story.now
     story.count("c", ok=1, in_progress=3).read()
-    assert story.window.stuck_since == since
+    assert story.window.stuck == Stuck(since, story.now - EVERY)
     story.count("c", in_progress=0).read()
-    assert story.window.stuck_since is None
+    assert story.window.stuck is None
 
 
 def test_one_stuck_pod_among_busy_ones_is_found() -> None:
@@ -624,21 +626,116 @@ def test_one_stuck_pod_among_busy_ones_is_found() -> None:
     story.count("c", in_progress=1).count("c2", in_progress=1).read()
     for _ in range(5):
         story.count("c2", ok=10).read()
-    assert story.window.stuck_since == since
+    assert story.window.stuck == Stuck(since, story.now - EVERY)
 
 
 def test_a_pod_that_cannot_be_read_is_not_said_to_be_stuck() -> None:
     story = Story().count("c", in_progress=1).read()
     story.missing["canary"]["c"] = "c did not answer within 2 s"
     del story.pods["canary"]["c"]
-    assert story.read().window.stuck_since is None
+    assert story.read().window.stuck is None
 
 
 def test_a_server_that_started_again_is_stuck_anew() -> None:
     story = Story().count("c", ok=5).read().count("c", in_progress=1).read()
     since = story.now
     story.pods["canary"]["c"] = Counters(in_progress=1)
-    assert story.read().window.stuck_since == since
+    assert story.read().window.stuck == Stuck(since, story.now - EVERY)
+
+
+# -------------------------------------------------------------------------------------------- what Prometheus scraped
+
+
+class Scrapes:
+    """A rollout as Prometheus has it: each reading is of a scrape, which may be the one of the reading before."""
+
+    def __init__(self) -> None:
+        self.window = Window()
+
+    def read(
+        self, now: float, canary: Counters | None, step: int = 10, since: float = 0, **stable: Counters
+    ) -> "Scrapes":
+        at = BEGIN + timedelta(seconds=now)
+        pods = {"c": canary} if canary else {}
+        sample = Sample(Reading(at, stable), Reading(at, pods, absent={} if canary else {"c": "c is absent"}))
+        self.window = self.window.add(sample, step, BEGIN + timedelta(seconds=since))
+        return self
+
+    def canary(self, step: int = 10) -> int:
+        return self.window.canary_requests(step)
+
+
+def scrape(second: float, ok: int, **more: int) -> Counters:
+    return Counters(ok=ok, scraped_at=BEGIN + timedelta(seconds=second), **more)  # type: ignore[arg-type]
+
+
+def test_the_same_scrape_counts_once() -> None:
+    story = Scrapes()
+    for now in range(2, 20, 2):
+        story.read(now, scrape(1 if now < 10 else 9, 0 if now < 10 else 40))
+    assert story.canary() == 40
+
+
+def test_an_older_scrape_than_the_last_is_no_restart() -> None:
+    """Of two Prometheus behind one address one is behind: what it has is not counted again."""
+    story = Scrapes().read(2, scrape(1, 100)).read(12, scrape(11, 200))
+    for now, second, ok in ((14, 8, 170), (16, 11, 200), (18, 8, 170), (24, 21, 300)):
+        story.read(now, scrape(second, ok))
+    assert story.canary() == 200
+
+
+def test_a_server_that_started_again_between_scrapes_is_counted_anew() -> None:
+    assert Scrapes().read(2, scrape(1, 100)).read(12, scrape(11, 30)).canary() == 30
+
+
+def test_a_scrape_from_before_the_step_belongs_to_no_step() -> None:
+    story = Scrapes().read(2, scrape(1, 0)).read(12, scrape(11, 50))
+    # The weight was raised at 15; Prometheus scrapes again at 21.
+    story.read(16, scrape(11, 50), step=50, since=15)
+    story.read(22, scrape(21, 90), step=50, since=15).read(32, scrape(31, 100), step=50, since=15)
+    assert (story.canary(10), story.canary(50)) == (50, 10)
+
+
+def test_what_two_sources_say_is_never_compared() -> None:
+    story = Scrapes().read(10, scrape(9, 100)).read(12, Counters(ok=130)).read(14, Counters(ok=140))
+    assert story.canary() == 10
+    # What was scraped before it was read directly is old; the first scrape after that is where counting starts.
+    story.read(16, scrape(13, 135)).read(20, scrape(19, 200)).read(30, scrape(29, 230))
+    assert story.canary() == 40
+
+
+def test_a_pod_of_which_there_is_nothing_is_no_data() -> None:
+    story = Scrapes().read(2, scrape(1, 0), s=scrape(1, 0)).read(12, scrape(11, 100), s=scrape(11, 100))
+    story.read(20, None, s=scrape(19, 200))
+    at = BEGIN + timedelta(seconds=20)
+    assert judge(ERRORS, story.window, 0.95, at).reason is not Lack.NO_DATA
+    for second in (30, 42):
+        story.read(second, None, s=scrape(second - 1, 300))
+    found = judge(ERRORS, story.window, 0.95, BEGIN + timedelta(seconds=42))
+    assert (found.phase, found.reason) == (Phase.INCONCLUSIVE, Lack.NO_DATA)
+    assert found.message == "1 of 1 canary pods could not be read: c is absent"
+
+
+def test_nobody_is_known_to_be_quiet_before_two_scrapes_say_so() -> None:
+    story = Scrapes()
+    known = []
+    for now, second in ((2, -5), (8, 6), (10, 6), (18, 16)):
+        story.read(now, scrape(second, 0), since=1, s=scrape(second, 7))
+        known.append(story.window.quiet_until(10))
+    assert known == [None, None, None, BEGIN + timedelta(seconds=16)]
+    story.read(28, scrape(26, 0), since=1, s=scrape(26, 8))
+    assert story.window.quiet_until(10) is None
+
+
+def test_a_pod_is_stuck_no_longer_than_it_was_seen_to_be() -> None:
+    story = Scrapes().read(2, scrape(1, 5, in_progress=1)).read(30, scrape(1, 5, in_progress=1))
+    began = BEGIN + timedelta(seconds=1)
+    assert story.window.stuck == Stuck(began, began)
+    story.read(32, scrape(31, 5, in_progress=1))
+    assert story.window.stuck == Stuck(began, BEGIN + timedelta(seconds=31))
+    assert story.read(62, scrape(61, 6, in_progress=1)).window.stuck == Stuck(
+        *[BEGIN + timedelta(seconds=61)] * 2
+    )
 
 
 # ------------------------------------------------------------------------------------------- how often it is wrong

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollway_operator.analysis import Counters
+from rollway_operator.counts import MOST_SERIES
 from rollway_operator.domain import Key
-from rollway_operator.metrics_source import MOST_SERIES, PodMetrics, Rollout, Target, Unknown, Windows
+from rollway_operator.metrics_source import PodMetrics, Rollout, Target, Unknown, Windows
 from rollway_operator.signature import Column, Signature
 from rollway_serving.limits import Admission
 from rollway_serving.metrics import Method, Metrics, bounds
@@ -39,7 +40,7 @@ class Pods:
 
     def give(self, address: str, body: bytes, status: int = 200, **headers: str) -> Target:
         self.answers[address] = lambda _: httpx.Response(status, content=body, headers=headers)
-        return Target(f"uid-{address}", f"pod-{address}", address, 8082)
+        return Target(f"uid-{address}", f"pod-{address}", address, 8082, "team-a")
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(str(request.url))
@@ -243,7 +244,7 @@ async def test_an_answer_that_is_no_text_is_a_reason(status: int, headers: dict[
 @without_waiting
 async def test_what_is_no_pods_address_is_not_asked(address: str) -> None:
     pods = Pods()
-    reading = await pods.source.read([Target("u", "fraud-1", address, 8082)], NOW)
+    reading = await pods.source.read([Target("u", "fraud-1", address, 8082, "team-a")], NOW)
     assert (reading.pods, list(reading.missing)) == ({}, ["u"])
     assert pods.asked == []
 
@@ -258,7 +259,7 @@ async def test_an_address_of_the_sixth_version_is_asked(pods: Pods) -> None:
 @without_waiting
 async def test_pods_that_hang_cost_no_more_than_their_time(pods: Pods) -> None:
     good = pods.give("10.0.0.1", GOOD.encode())
-    hanging = [Target(f"u{n}", f"fraud-{n}", f"10.1.0.{n}", 8082) for n in range(100)]
+    hanging = [Target(f"u{n}", f"fraud-{n}", f"10.1.0.{n}", 8082, "team-a") for n in range(100)]
     loop = asyncio.get_running_loop()
     began = loop.time()
     reading = await pods.source.read([good, *hanging], NOW)

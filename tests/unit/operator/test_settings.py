@@ -8,7 +8,8 @@ import pytest
 from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
 from rollway_operator.notify import Receiver
-from rollway_operator.settings import Settings
+from rollway_operator.prometheus import Server
+from rollway_operator.settings import Provider, Settings
 
 MLSERVER = {
     "image": "docker.io/rollway/mlserver@sha256:1",
@@ -244,3 +245,38 @@ def test_an_unreadable_file_of_receivers_is_said(environment: dict[str, str], no
     notifications.mkdir()
     with pytest.raises(SettingsError, match=r"ROLLWAY_NOTIFICATIONS_FILE: .* cannot be read"):
         Settings.from_environment(environment)
+
+
+def test_evidence_comes_from_prometheus_where_one_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+    assert Settings.from_environment(environment).prometheus is None
+    environment["ROLLWAY_PROMETHEUS_URL"] = "http://prometheus:9090/"
+    assert Settings.from_environment(environment).prometheus == Provider(Server("http://prometheus:9090"))
+    token = tmp_path / "token"
+    token.touch()
+    more = {
+        "ROLLWAY_PROMETHEUS_FALLBACK": "Direct",
+        "ROLLWAY_PROMETHEUS_STALE_SECONDS": "45",
+        "ROLLWAY_PROMETHEUS_TOKEN_FILE": str(token),
+    }
+    named = Settings.from_environment(environment | more).prometheus
+    assert named == Provider(
+        Server("http://prometheus:9090", token), stale=timedelta(seconds=45), falls_back=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("URL", "prometheus:9090", "use http:// or https://"),
+        ("FALLBACK", "true", "use Hold or Direct"),
+        ("STALE_SECONDS", "0", "use whole seconds"),
+        ("TOKEN_FILE", "/nowhere/token", "which cannot be read; name a file that is mounted"),
+        ("CA_FILE", "/nowhere/ca.crt", "which cannot be read; name a file that is mounted"),
+    ],
+)
+def test_what_is_wrong_with_prometheus_is_said_by_its_name(
+    environment: dict[str, str], name: str, value: str, complaint: str
+) -> None:
+    variables = {"ROLLWAY_PROMETHEUS_URL": "http://p", f"ROLLWAY_PROMETHEUS_{name}": value}
+    with pytest.raises(SettingsError, match=f"ROLLWAY_PROMETHEUS_{name} is .*{complaint}"):
+        Settings.from_environment(environment | variables)

@@ -1,0 +1,48 @@
+"""PromQL, built out of names that are quoted: nothing that anybody wrote is ever more than a string in it."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from rollway_operator.counts import NAMES, REQUESTS
+
+SCRAPED_AT: Final = "rollway_scraped_at"
+"""The label of the samples in an answer to `counters_of` that are times."""
+
+_SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
+
+
+def quoted(text: str) -> str:
+    r"""Write a string of PromQL, by the rules of Go's.
+
+    >>> print(quoted('a "quoted" \\ name\n'))
+    "a \"quoted\" \\ name\n"
+    """
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(_escaped(character) for character in escaped) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character == "\n":
+        return "\\n"
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
+
+
+def any_of(names: Iterable[str]) -> str:
+    r"""Write a string of PromQL that matches one of these names as a regular expression, and nothing else.
+
+    >>> print(any_of(["fraud-1", "10.0.0.1:8082"]))
+    "10\\.0\\.0\\.1:8082|fraud-1"
+    """
+    return quoted("|".join(_SPECIAL.sub(r"\\\g<0>", name) for name in sorted(set(names))))
+
+
+def counters_of(namespace: str, pods: Iterable[str], instances: Iterable[str]) -> str:
+    """Ask for the raw counters of pods, and in the same instant for when each was scraped.
+
+    Pods are told by labels that Prometheus itself puts on what it scrapes. `timestamp` gives the time of a sample only
+    where it is asked of the selector itself; its results have no name, and are told apart by a label.
+    """
+    which = f"namespace={quoted(namespace)},pod=~{any_of(pods)},instance=~{any_of(instances)}"
+    scraped = f'label_replace(timestamp({REQUESTS}{{{which}}}),"{SCRAPED_AT}","1","","")'
+    return f"{{__name__=~{any_of(NAMES)},{which}}} or {scraped}"
