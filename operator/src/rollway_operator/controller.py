@@ -26,7 +26,7 @@ from rollway_operator.errors import (
     NotLeaderError,
     TemporaryError,
 )
-from rollway_operator.evidence import Evidence
+from rollway_operator.evidence import Evidence, Queries
 from rollway_operator.health import Health
 from rollway_operator.labels import GROUP
 from rollway_operator.metrics_source import PodMetrics
@@ -38,7 +38,7 @@ from rollway_operator.queue import WorkQueue
 from rollway_operator.reconcile import Context, Look, look_again, reconcile
 from rollway_operator.resolve import Resolver, registry_followed, registry_status
 from rollway_operator.series import Series
-from rollway_operator.settings import Provider, Settings
+from rollway_operator.settings import Settings
 from rollway_operator.telemetry import RECONCILE_SECONDS, RECONCILES, RESYNCED, forget_registry, measure_queue
 
 _logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Controller:
         self._series = series
         self._resolver = Resolver(self._registry, self._namespace_labels, self._secret, self._config_map)
         self._observer = Observer(cluster, settings.platform.optional_kinds)
-        self._evidence = _evidence(settings.prometheus)
+        self._evidence = _evidence(settings)
         self._context = Context(
             cluster, self._observer, self._resolver, settings.platform, self._evidence, post
         )
@@ -334,13 +334,15 @@ class Controller:
         return True
 
 
-def _evidence(provider: Provider | None) -> Evidence:
+def _evidence(settings: Settings) -> Evidence:
     """Say where evidence is read: from the pods, from Prometheus, or from them where Prometheus has nothing."""
-    pods = PodMetrics()
+    pods, provider = PodMetrics(), settings.prometheus
     if provider is None:
         return Evidence(pods)
-    prometheus = PrometheusMetrics(Prometheus(provider.server), provider.stale)
-    return Evidence(pods, Fallback(prometheus, pods) if provider.falls_back else prometheus)
+    prometheus = Prometheus(provider.server)
+    scraped = PrometheusMetrics(prometheus, provider.stale)
+    queries = Queries(prometheus, settings.templates)
+    return Evidence(pods, Fallback(scraped, pods) if provider.falls_back else scraped, queries)
 
 
 def _key(body: Object) -> Key:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from rollway_operator.analysis import Window
+from rollway_operator.measurements import Measurement
 
 Object = Mapping[str, Any]
 """A Kubernetes object as the API server's JSON has it."""
@@ -140,6 +141,8 @@ class Platform:
     """What the addresses in status begin with, without a slash at the end."""
     permitted_hosts: tuple[str, ...] = ()
     """Patterns of the host names that models may ask for; `{namespace}` stands for the model's own."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Queries that metrics may name, as the administrator wrote them."""
     monitor_labels: Mapping[str, str] | None = None
     """What the PodMonitors of models carry, so that a Prometheus selects them; None makes no PodMonitors."""
 
@@ -336,6 +339,8 @@ class Observed:
     """The kinds that the API server knows beyond Kubernetes' own, such as HTTPRoute and PodMonitor."""
     evidence: Window | None = None
     """What was read of stable's and the candidate's pods since the candidate has traffic."""
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    """What the administrator's queries gave in this pass, of those that were due, by metric."""
     compared: Comparison | None = None
     """How the candidate's signature compares with stable's; None where nothing is to be compared yet."""
     versions: Versions = frozenset()

@@ -6,14 +6,46 @@ What was counted before is kept in memory alone: a new process begins anew, whic
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import Comparison, Key, Observed, Pod, StoredRevision
+from rollway_operator.measurements import Asked, Measurement
 from rollway_operator.metrics_source import PodMetrics, Rollout, Source, Target, Unknown, Windows
-from rollway_operator.roles import compared_pods, measured
+from rollway_operator.prometheus import Prometheus, ProviderError
+from rollway_operator.promql import filled
+from rollway_operator.roles import compared_pods, due_metrics, measured
 from rollway_operator.signature import compatibility
+
+
+class Queries:
+    """The administrator's queries, and the Prometheus that answers them."""
+
+    def __init__(
+        self, prometheus: Prometheus | None = None, templates: Mapping[str, str] | None = None
+    ) -> None:
+        """Ask `prometheus` by these templates."""
+        self._prometheus = prometheus
+        self._templates = templates or {}
+
+    async def measure(self, deployment: ModelDeployment, asked: Asked) -> Measurement:
+        """Take one measurement of a canary."""
+        query, status = self._templates.get(asked.template), deployment.status
+        if self._prometheus is None or query is None or status.stable is None or status.canary is None:
+            return Measurement(why=f"there is no template {asked.template!r} any more", answered=False)
+        names = {
+            "namespace": deployment.metadata.namespace,
+            "name": deployment.metadata.name,
+            "stable": status.stable.revision,
+            "canary": status.canary.revision,
+        }
+        try:
+            samples = await self._prometheus.query(filled(query, names))
+        except ProviderError as error:
+            return Measurement(why=str(error), answered=False)
+        return Measurement.of([sample.value for sample in samples])
+
 
 Pair = tuple[str, str]
 """The uids of a pod of stable and one of the candidate."""
@@ -22,8 +54,14 @@ Pair = tuple[str, str]
 class Evidence:
     """Asks the pods of rollouts, and remembers what has to be remembered of each."""
 
-    def __init__(self, pods: PodMetrics, source: Source | None = None) -> None:
-        """Ask `pods` for signatures, and `source` for what they counted; where that is absent, themselves, too."""
+    def __init__(
+        self, pods: PodMetrics, source: Source | None = None, queries: Queries | None = None
+    ) -> None:
+        """Ask `pods` for signatures, `source` for what they counted, and the administrator's `queries`.
+
+        Without a source the pods say that, too.
+        """
+        self._queries = queries or Queries()
         self._pods = pods
         self._source = source or pods
         self._windows = Windows(self._source)
@@ -33,6 +71,8 @@ class Evidence:
         """Ask what a pass needs to know; nothing is asked where no candidate is on its way."""
         key = Key(deployment.metadata.namespace, deployment.metadata.name)
         compared = await self._comparison(key, deployment, observed)
+        found = await self._measurements(deployment, observed)
+        observed = replace(observed, measurements=found)
         wanted, status = measured(deployment), deployment.status
         if wanted is None or status.canary is None:
             self._windows.forget(key)
@@ -56,6 +96,13 @@ class Evidence:
     async def aclose(self) -> None:
         """Close the connections."""
         await asyncio.gather(self._pods.aclose(), self._source.aclose())
+
+    async def _measurements(
+        self, deployment: ModelDeployment, observed: Observed
+    ) -> Mapping[str, Measurement]:
+        due = due_metrics(deployment, observed.now)
+        answers = await asyncio.gather(*(self._queries.measure(deployment, asked) for asked in due))
+        return {asked.name: answer for asked, answer in zip(due, answers, strict=True)}
 
     async def _comparison(
         self, key: Key, deployment: ModelDeployment, observed: Observed

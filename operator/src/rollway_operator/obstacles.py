@@ -86,6 +86,21 @@ def host_not_permitted(deployment: ModelDeployment, _: Observed, platform: Platf
     return None
 
 
+def template_unknown(deployment: ModelDeployment, _: Observed, platform: Platform) -> Failure | None:
+    """A metric names a query that the administrator did not write."""
+    metrics = (deployment.spec.analysis and deployment.spec.analysis.metrics) or ()
+    for number, metric in enumerate(metrics):
+        named = metric.template_ref.name if metric.template_ref else None
+        if named is not None and named not in platform.templates:
+            listed = ", ".join(sorted(platform.templates)) or "none"
+            return _failure(
+                "TemplateNotFound",
+                f"spec.analysis.metrics[{number}].templateRef.name: {named!r} is not a template the administrator "
+                f"defined ({listed}); change it, or have it added to analysis.templates of the chart's values",
+            )
+    return None
+
+
 def label_key_invalid(deployment: ModelDeployment, _: Observed, __: Platform) -> Failure | None:
     """A label's key could not be one: no schema can check the keys of a map."""
     for field, key in _label_keys(deployment):
@@ -167,6 +182,7 @@ OBSTACLES: tuple[Obstacle, ...] = (
     toleration_not_permitted,
     batching_not_supported,
     host_not_permitted,
+    template_unknown,
     label_key_invalid,
     monitor_label_taken,
     resource_invalid,

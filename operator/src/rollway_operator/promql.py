@@ -1,14 +1,18 @@
 """PromQL, built out of names that are quoted: nothing that anybody wrote is ever more than a string in it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rollway_operator.counts import NAMES, REQUESTS
 
+NAMES_FILLED_IN: Final = ("namespace", "name", "stable", "canary")
+"""What a template may have in double braces: the ModelDeployment's, and the names of its two revisions."""
 SCRAPED_AT: Final = "rollway_scraped_at"
 """The label of the samples in an answer to `counters_of` that are times."""
 
+_PLACE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'|`[^`]*`", re.DOTALL)
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
@@ -46,3 +50,34 @@ def counters_of(namespace: str, pods: Iterable[str], instances: Iterable[str]) -
     which = f"namespace={quoted(namespace)},pod=~{any_of(pods)},instance=~{any_of(instances)}"
     scraped = f'label_replace(timestamp({REQUESTS}{{{which}}}),"{SCRAPED_AT}","1","","")'
     return f"{{__name__=~{any_of(NAMES)},{which}}} or {scraped}"
+
+
+def template_problem(query: str) -> str | None:
+    """Say what is wrong with an administrator's template, and what mends it; None where it can be filled in.
+
+    >>> template_problem("sum(up{namespace={{namespace}},revision={{canary}}})") is None
+    True
+    >>> print(template_problem('up{job="{{name}}"}'))
+    {{name}} stands in quotes; take them away: it is filled in with its own
+    >>> print(template_problem("up{job={{job}}}"))
+    {{job}} is nothing that is filled in; use {{namespace}}, {{name}}, {{stable}} or {{canary}}
+    """
+    quoted_parts = " ".join(_STRING.findall(query))
+    if inside := _PLACE.search(quoted_parts):
+        return f"{inside[0]} stands in quotes; take them away: it is filled in with its own"
+    *most, last = (f"{{{{{name}}}}}" for name in NAMES_FILLED_IN)
+    for place in _PLACE.finditer(query):
+        if place[1] not in NAMES_FILLED_IN:
+            return f"{place[0]} is nothing that is filled in; use {', '.join(most)} or {last}"
+    if "{{" in _PLACE.sub("", query):
+        return "it has braces that do not close; write {{name}}"
+    return None
+
+
+def filled(query: str, names: Mapping[str, str]) -> str:
+    r"""Fill an administrator's template in; every name becomes a string of its own.
+
+    >>> print(filled("up{namespace={{namespace}}}", {"namespace": 'a"} or vector(1)'}))
+    up{namespace="a\"} or vector(1)"}
+    """
+    return _PLACE.sub(lambda place: quoted(names[place[1]]), query)

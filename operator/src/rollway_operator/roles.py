@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from math import inf
 
-from rollway_operator import analysis, closures, steps, traffic
+from rollway_operator import analysis, closures, measurements, steps, traffic
 from rollway_operator.analysis import ERROR_RATE, LATENCY_P99, Lack, Metric, Result, Window
 from rollway_operator.api.v1alpha1 import (
     AnalysisMetric,
@@ -31,6 +32,7 @@ from rollway_operator.domain import (
     StoredRevision,
     Track,
 )
+from rollway_operator.measurements import DEFAULT_INTERVAL, Asked, Taken
 from rollway_operator.rebuild import serving_revision, shares_service
 from rollway_operator.rollout import Judgement, Situation, Way
 
@@ -110,16 +112,68 @@ def way_of(deployment: ModelDeployment, stable: StoredRevision | None) -> Way:
 
 
 def metrics_of(deployment: ModelDeployment) -> tuple[Metric, ...]:
-    """Give the metrics that the spec names, or the default ones."""
+    """Give the metrics that are compared with stable: those that the spec names, or the default ones."""
     named = deployment.spec.analysis.metrics if deployment.spec.analysis else None
     if named is None:
         return tuple(Metric(name, limit, DEFAULT_MIN_SAMPLES) for name, limit in DEFAULT_LIMITS.items())
-    return tuple(map(_metric, named))
+    return tuple(_metric(metric) for metric in named if metric.template_ref is None)
 
 
 def _metric(asked: AnalysisMetric) -> Metric:
-    limit = float(asked.threshold_range.max) if asked.threshold_range else DEFAULT_LIMITS[asked.name]
+    most = asked.threshold_range.max if asked.threshold_range else None
+    limit = float(most) if most else DEFAULT_LIMITS[asked.name]
     return Metric(asked.name, limit, asked.min_samples or DEFAULT_MIN_SAMPLES)
+
+
+def measured_metrics(deployment: ModelDeployment) -> tuple[Asked, ...]:
+    """Give the metrics that an administrator's query measures."""
+    named = (deployment.spec.analysis and deployment.spec.analysis.metrics) or ()
+    return tuple(_asked(metric, metric.template_ref.name) for metric in named if metric.template_ref)
+
+
+def _asked(metric: AnalysisMetric, template: str) -> Asked:
+    limits = metric.threshold_range
+    return Asked(
+        name=metric.name,
+        template=template,
+        least=float(limits.min) if limits and limits.min else -inf,
+        most=float(limits.max) if limits and limits.max else inf,
+        interval=timedelta(seconds=seconds(metric.interval)) if metric.interval else DEFAULT_INTERVAL,
+        count=metric.count or 1,
+        failure_limit=metric.failure_limit or 0,
+        inconclusive_limit=metric.inconclusive_limit or 0,
+    )
+
+
+def taken_before(deployment: ModelDeployment, asked: Asked) -> Taken:
+    """Give the measurements that status has of a metric: none where they are of another template or range."""
+    canary = deployment.status.canary
+    for told in canary.measurements if canary else ():
+        if (told.name, told.basis) == (asked.name, asked.basis):
+            return Taken(
+                name=told.name,
+                basis=told.basis,
+                at=told.measured_at,
+                successful=told.successful,
+                failed=told.failed,
+                inconclusive=told.inconclusive,
+                value=float(told.value) if told.value is not None else None,
+                why=told.why or "",
+            )
+    return Taken(asked.name, asked.basis)
+
+
+def due_metrics(deployment: ModelDeployment, now: datetime) -> tuple[Asked, ...]:
+    """Give the metrics that are to be measured now: none without a canary that has traffic."""
+    canary = deployment.status.canary
+    if measured(deployment) is None or canary is None or canary.weight_since is None:
+        return ()
+    since = canary.weight_since
+    return tuple(
+        asked
+        for asked in measured_metrics(deployment)
+        if measurements.due(asked, taken_before(deployment, asked), since, now)
+    )
 
 
 def stable_count(deployment: ModelDeployment, observed: Observed, stable: str | None) -> int:
@@ -165,16 +219,34 @@ def _judgement(deployment: ModelDeployment, observed: Observed, progress: Progre
     asked, window = deployment.spec.analysis, observed.evidence or Window()
     confidence = float(asked.confidence) if asked and asked.confidence else DEFAULT_CONFIDENCE
     metrics = metrics_of(deployment)
-    results = tuple(analysis.judge(metric, window, confidence, observed.now) for metric in metrics)
+    compared = tuple(analysis.judge(metric, window, confidence, observed.now) for metric in metrics)
+    asked_for = measured_metrics(deployment)
+    taken = tuple(_taken(deployment, observed, asked) for asked in asked_for)
+    given_up = next(
+        (
+            result
+            for each, so_far in zip(asked_for, taken, strict=True)
+            if measurements.is_given_up(each, so_far) and (result := measurements.judge(each, so_far))
+        ),
+        None,
+    )
     return Judgement(
-        results=results,
-        lacking=_lacking(metrics, results, window, progress.weight),
+        results=(*compared, *map(measurements.judge, asked_for, taken)),
+        taken=taken,
+        lacking=_lacking(metrics, compared, window, progress.weight)
+        or (given_up and f"{given_up.name}: {given_up.message}"),
         requests=window.canary_requests(progress.weight),
         quiet_until=window.quiet_until(progress.weight),
         stuck=window.stuck,
         deadline=timedelta(seconds=seconds(asked.deadline)) if asked and asked.deadline else None,
         on_inconclusive=(asked and asked.on_inconclusive) or "Pause",
     )
+
+
+def _taken(deployment: ModelDeployment, observed: Observed, asked: Asked) -> Taken:
+    """Add this pass's measurement of a metric, if there was one, to those before it."""
+    before, found = taken_before(deployment, asked), observed.measurements.get(asked.name)
+    return before.add(asked, found, observed.now) if found else before
 
 
 def retold(deployment: ModelDeployment, judgement: Judgement, now: datetime) -> bool:

@@ -30,6 +30,7 @@ from rollway_operator.domain import (
     StoredRevision,
     Track,
 )
+from rollway_operator.measurements import Taken
 from rollway_operator.steps import Step
 from rollway_operator.traffic import canary_replicas
 
@@ -55,6 +56,8 @@ class Judgement:
 
     results: tuple[Result, ...] = ()
     """What each metric says."""
+    taken: tuple[Taken, ...] = ()
+    """The measurements of those that are measured by an administrator's query."""
     lacking: str | None = None
     """What is too little to leave the present step; None where it is enough."""
     requests: int = 0

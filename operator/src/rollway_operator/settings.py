@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -17,6 +17,7 @@ from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
 from rollway_operator.notify import DEFAULT_EVENTS, Receiver
 from rollway_operator.prometheus import Server
+from rollway_operator.promql import template_problem
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Text = Annotated[str, StringConstraints(min_length=1)]
@@ -85,6 +86,11 @@ class _Notifications(_Closed):
     receivers: tuple[_Receiver, ...] = ()
 
 
+class _Template(_Closed):
+    query: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+_TEMPLATES = TypeAdapter(dict[_Text, _Template])
 _RUNTIMES = TypeAdapter(Annotated[dict[_Text, _Runtime], Field(min_length=1)])
 
 
@@ -129,6 +135,8 @@ class Settings:
     """Who is told what happens to models."""
     prometheus: Provider | None = None
     """Where evidence is read; None leaves that to the pods themselves."""
+    templates: Mapping[str, str] = field(default_factory=dict)
+    """Queries that metrics may name."""
 
     @property
     def platform(self) -> Platform:
@@ -145,6 +153,7 @@ class Settings:
             gateway_url=self.gateway_url,
             permitted_hosts=self.permitted_hosts,
             monitor_labels=self.monitor_labels,
+            templates=self.templates,
         )
 
     @classmethod
@@ -176,7 +185,8 @@ class Settings:
                 Path(read.text("ROLLWAY_NOTIFICATIONS_FILE", "/etc/rollway/notifications.json")),
                 Path(read.text("ROLLWAY_RECEIVERS_FOLDER", "/etc/rollway-receivers")),
             ),
-            prometheus=_provider(read),
+            prometheus=(provider := _provider(read)),
+            templates=_templates(read, provider),
         )
 
 
@@ -189,6 +199,28 @@ def _provider(read: "_Reader") -> Provider | None:
         stale=read.seconds("ROLLWAY_PROMETHEUS_STALE_SECONDS", 90),
         falls_back=read.one_of("ROLLWAY_PROMETHEUS_FALLBACK", ("Hold", "Direct")) == "Direct",
     )
+
+
+def _templates(read: "_Reader", provider: Provider | None) -> Mapping[str, str]:
+    """Read the queries that the administrator wrote; each must be one that can be filled in."""
+    name = "ROLLWAY_TEMPLATES_FILE"
+    file = read.file(name)
+    if file is None:
+        return {}
+    try:
+        defined = _TEMPLATES.validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise _misspelt(file, error, "analysis.templates") from error
+    for template, each in defined.items():
+        if problem := template_problem(each.query):
+            raise SettingsError(
+                f"{name}: template {template!r}: {problem}, in analysis.templates of the chart's values"
+            )
+    if defined and provider is None:
+        raise SettingsError(
+            f"{name} has templates, and ROLLWAY_PROMETHEUS_URL is not set; set prometheus.url, too"
+        )
+    return {template: each.query for template, each in defined.items()}
 
 
 def runtimes(file: Path) -> Mapping[str, Runtime]:

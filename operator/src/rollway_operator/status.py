@@ -8,6 +8,7 @@ from rollway_operator.analysis import Phase
 from rollway_operator.conditions import Outlook
 from rollway_operator.domain import PROMOTED, Action, Platform, Progress, Track, timestamp
 from rollway_operator.labels import selector
+from rollway_operator.measurements import Taken
 from rollway_operator.rebuild import serving_revision
 from rollway_operator.roles import shared_traffic
 from rollway_operator.rollout import PROVEN, Situation
@@ -25,7 +26,7 @@ def describe(outlook: Outlook, situation: Situation, platform: Platform) -> dict
         "phase": conditions.phase(facts, serves=serving_revision(deployment, outlook.observed) is not None),
         "message": conditions.headline(roles, facts),
         "model": _model_status(outlook),
-        "canary": _canary_status(outlook),
+        "canary": _canary_status(outlook, situation),
         "stable": _stable_status(outlook, platform),
         "traffic": [
             {
@@ -171,11 +172,27 @@ def _stable_status(outlook: Outlook, platform: Platform) -> dict[str, Any] | Non
     return _revision_status(track) | ({"newerImage": image} if image else {})
 
 
-def _canary_status(outlook: Outlook) -> dict[str, Any] | None:
+def _canary_status(outlook: Outlook, situation: Situation) -> dict[str, Any] | None:
     track, progress = outlook.roles.candidate, outlook.roles.progress
     if track is None:
         return None
-    return _revision_status(track) | {"startedAt": timestamp(_started(outlook))} | _progress_status(progress)
+    told = _revision_status(track) | {"startedAt": timestamp(_started(outlook))} | _progress_status(progress)
+    taken = [_measurements_status(each) for each in situation.judgement.taken if each.at]
+    return told | ({"measurements": taken} if taken else {})
+
+
+def _measurements_status(taken: Taken) -> dict[str, Any]:
+    told = {
+        "name": taken.name,
+        "basis": taken.basis,
+        "successful": taken.successful,
+        "failed": taken.failed,
+        "inconclusive": taken.inconclusive,
+        "measuredAt": taken.at and timestamp(taken.at),
+        "value": None if taken.value is None else f"{taken.value:.6g}",
+        "why": taken.why or None,
+    }
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _progress_status(progress: Progress) -> dict[str, Any]:

@@ -222,6 +222,25 @@ def test_what_the_chart_says_of_prometheus_is_what_the_operator_reads(render: Re
     assert mounted == dict(zip(files, [("prometheus", "token.txt"), ("authority", "tls.crt")], strict=True))
 
 
+def test_the_templates_of_the_values_are_those_that_the_operator_reads(
+    render: Render, tmp_path: Path
+) -> None:
+    query = 'sum(chargebacks{namespace={{namespace}},revision={{canary}}}) > bool 0 or "a \\"b\\""\n'
+    manifests = render(
+        prometheus={"url": "http://prometheus"}, analysis={"templates": {"chargeback": {"query": query}}}
+    )
+    [config] = of_kind(manifests, "ConfigMap")
+    for name, text in config["data"].items():
+        (tmp_path / name).write_text(text)
+    settings = environment(manifests)
+    for name in ("RUNTIMES", "TEMPLATES"):
+        mounted = Path(settings[f"ROLLWAY_{name}_FILE"])
+        assert mounted.parent == Path("/etc/rollway")
+        settings[f"ROLLWAY_{name}_FILE"] = str(tmp_path / mounted.name)
+    read = Settings.from_environment(settings | {"ROLLWAY_NAMESPACE": "rollway-system"})
+    assert read.templates == {"chargeback": query}
+
+
 def test_what_the_chart_says_of_gateways_is_what_the_operator_reads(render: Render, tmp_path: Path) -> None:
     manifests = render(gateway=GATEWAY)
     [config] = of_kind(manifests, "ConfigMap")
@@ -505,7 +524,7 @@ def test_the_chart_passes_a_strict_lint(helm: Helm) -> None:
     helm.run("lint", "--strict", str(CHART))
 
 
-OPEN = {("runtimes",), ("nodeSelector",), ("monitoring", "labels")}
+OPEN = {("runtimes",), ("nodeSelector",), ("analysis", "templates"), ("monitoring", "labels")}
 """Values whose keys the user chooses."""
 
 
@@ -581,6 +600,12 @@ def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb:
         ({"prometheus": {"staleSeconds": 1}}, "at '/prometheus/staleSeconds'"),
         ({"prometheus": {"tokenSecret": {"name": "token"}}}, "at '/prometheus/tokenSecret'"),
         ({"prometheus": {"caSecret": "ca"}}, "at '/prometheus/caSecret'"),
+        ({"analysis": {"templates": {"chargeback": "up"}}}, "at '/analysis/templates/chargeback'"),
+        (
+            {"analysis": {"templates": {"chargeback": {"query": ""}}}},
+            "at '/analysis/templates/chargeback/query'",
+        ),
+        ({"analysis": {"templates": {"Upper": {"query": "up"}}}}, "'Upper' does not match pattern"),
         ({"logLevel": "info"}, "value must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR'"),
         ({"resyncSeconds": "20"}, "at '/resyncSeconds': got string, want integer"),
         ({"rbac": {"namespaces": "team-a"}}, "at '/rbac/namespaces': got string, want array"),

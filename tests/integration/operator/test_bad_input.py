@@ -450,6 +450,11 @@ def _untolerated(stage: Stage) -> None:
     stage.ask(predictor={"tolerations": [{"key": "billing", "operator": "Exists"}]})
 
 
+def _no_template(stage: Stage) -> None:
+    metric = {"name": "rate", "templateRef": {"name": "chargeback"}, "thresholdRange": {"max": "0.5"}}
+    stage.ask(strategy={"canary": {}}, analysis={"metrics": [metric]})
+
+
 def _unserved_host(stage: Stage) -> None:
     stage.ask(route={"hosts": ["models.example.com"]})
 
@@ -578,6 +583,13 @@ MISFITS = (
         "ModelResolved",
         "TagMissing",
         ("'validation_status'", "'approved'", "spec.model.requireTags"),
+    ),
+    Misfit(
+        "a `templateRef` that the administrator did not define",
+        _no_template,
+        "Stalled",
+        "TemplateNotFound",
+        ("spec.analysis.metrics[0].templateRef.name", "'chargeback'", "analysis.templates"),
     ),
     Misfit(
         "a toleration that the administrator does not permit",

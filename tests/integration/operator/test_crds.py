@@ -64,6 +64,11 @@ def metric(name: str, **fields: Any) -> dict[str, Any]:
     return analysis(metrics=[{"name": name} | fields])
 
 
+def templated(name: str = "chargebacks", **fields: Any) -> dict[str, Any]:
+    told = {"templateRef": {"name": "chargeback"}, "thresholdRange": {"max": "0.5"}} | fields
+    return metric(name, **{key: value for key, value in told.items() if value is not None})
+
+
 def scaled(**fields: Any) -> dict[str, Any]:
     return predictor(autoscaling={"minReplicas": 1, "maxReplicas": 4} | fields)
 
@@ -106,6 +111,15 @@ ROLE = "arn:aws:iam::123456789012:role/teams/a/models-reader"
         analysis(confidence="0.9999", metrics=[{"name": "error-rate"}, {"name": "latency-p99"}]),
         metric("error-rate", compareTo="stable", compareMode="Difference", thresholdRange={"max": "0"}),
         metric("latency-p99", compareMode="Ratio", thresholdRange={"max": "1"}, minSamples=1),
+        templated(),
+        templated(
+            interval="5m",
+            count=3,
+            failureLimit=0,
+            inconclusiveLimit=10,
+            thresholdRange={"min": "0", "max": "9"},
+        ),
+        templated(thresholdRange={"min": "0.98"}),
         SMALLEST | {"route": {"hosts": ["models.example.com", "a.b"]}},
         scaled(minReplicas=4),
         goes_by("Utilization", averageUtilization=70),
@@ -211,7 +225,24 @@ def test_what_makes_sense_is_accepted(api: Kubernetes, namespace: str, spec: dic
         (analysis(onInconclusive="Wait"), 'supported values: "Pause", "Promote", "Abort"'),
         (analysis(deadline="soon"), "spec.analysis.deadline"),
         (analysis(metrics=[]), "spec.analysis.metrics"),
-        (metric("throughput"), 'supported values: "error-rate", "latency-p99"'),
+        (metric("throughput"), "must be error-rate or latency-p99, or another name with a templateRef"),
+        (templated("error-rate"), "must be error-rate or latency-p99, or another name with a templateRef"),
+        (templated(templateRef={"name": "A b"}), "must be lower-case letters, digits and '-'"),
+        (templated(templateRef={}), "templateRef.name: Required value"),
+        (templated(thresholdRange=None), "a templateRef needs a thresholdRange"),
+        (templated(thresholdRange={}), "set max, min or both"),
+        (templated(thresholdRange={"min": "2", "max": "1"}), "min must be at most max"),
+        (templated(thresholdRange={"min": "few"}), "must be a decimal number in a string"),
+        (templated(minSamples=5), "minSamples are for error-rate and latency-p99 alone"),
+        (templated(compareTo="stable"), "are for error-rate and latency-p99 alone"),
+        (templated(compareMode="Ratio"), "are for error-rate and latency-p99 alone"),
+        (templated(count=0), "count"),
+        (templated(failureLimit=-1), "failureLimit"),
+        (templated(interval="often"), "spec.analysis.metrics[0].interval"),
+        (metric("error-rate", count=3), "are for a templateRef alone"),
+        (metric("error-rate", interval="5m"), "are for a templateRef alone"),
+        (metric("error-rate", thresholdRange={"min": "0", "max": "0.1"}), "min is for a templateRef alone"),
+        (metric("error-rate", query="up"), "unknown field"),
         (analysis(metrics=[{"name": "error-rate"}, {"name": "error-rate"}]), "Duplicate value"),
         (metric("error-rate", compareMode="Ratio"), "error-rate is compared by Difference"),
         (metric("latency-p99", compareMode="Difference"), "latency-p99 by Ratio"),

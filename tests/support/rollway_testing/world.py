@@ -30,6 +30,7 @@ from rollway_operator.domain import (
     Runtime,
     StoredRevision,
 )
+from rollway_operator.measurements import Measurement
 from rollway_operator.observe import stored_revision
 from rollway_operator.plan import plan
 
@@ -146,6 +147,12 @@ class World:
     window: Window = field(default_factory=Window)
     """What the operator remembers of the pods' numbers: it goes when the operator is killed."""
     measured: tuple[str, str] | None = None
+    templates: dict[str, str] = field(default_factory=dict)
+    """The administrator's queries."""
+    answers: Measurement = field(default_factory=lambda: Measurement(0.0))
+    """What each of them gives now."""
+    asked: list[datetime] = field(default_factory=list)
+    """When they were asked."""
     counters: dict[str, Counters] = field(default_factory=dict)
     owed: Counter[str] = field(default_factory=Counter)
     answered: Counter[str] = field(default_factory=Counter)
@@ -207,7 +214,17 @@ class World:
             ),
         )
         deployment = self.deployment()
-        return replace(seen, evidence=self._read(deployment), compared=self._compared(deployment, seen))
+        return replace(
+            seen,
+            evidence=self._read(deployment),
+            compared=self._compared(deployment, seen),
+            measurements=self._measured(deployment),
+        )
+
+    def _measured(self, deployment: ModelDeployment) -> dict[str, Measurement]:
+        due = roles.due_metrics(deployment, self.now)
+        self.asked += [self.now] * len(due)
+        return {asked.name: self.answers for asked in due}
 
     def _read(self, deployment: ModelDeployment) -> Window | None:
         wanted = roles.measured(deployment)
@@ -237,6 +254,7 @@ class World:
         return Platform(
             self.runtimes,
             toleration_keys=self.toleration_keys,
+            templates=self.templates,
             http_gateway=HTTP_GATEWAY if self.gateway else None,
             grpc_gateway=GRPC_GATEWAY if self.gateway else None,
             gateway_url="https://models.example.com" if self.gateway else None,

@@ -86,6 +86,15 @@ def test_what_the_api_server_takes_is_no_obstacle(spec: dict[str, Any]) -> None:
             ),
         ),
         (
+            {
+                "analysis": {
+                    "metrics": [{"name": "error-rate"}, {"name": "a", "templateRef": {"name": "refunds"}}]
+                }
+            },
+            "TemplateNotFound",
+            ("spec.analysis.metrics[1].templateRef.name: 'refunds'", "(none)", "analysis.templates"),
+        ),
+        (
             {"predictor": {"runtime": "seldon", "batching": BATCHING}},
             "BatchingNotSupported",
             ("spec.predictor.batching", "'seldon'", "(mlserver)"),

@@ -247,7 +247,9 @@ def test_an_unreadable_file_of_receivers_is_said(environment: dict[str, str], no
         Settings.from_environment(environment)
 
 
-def test_evidence_comes_from_prometheus_where_one_is_named(environment: dict[str, str], tmp_path: Path) -> None:
+def test_evidence_comes_from_prometheus_where_one_is_named(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     assert Settings.from_environment(environment).prometheus is None
     environment["ROLLWAY_PROMETHEUS_URL"] = "http://prometheus:9090/"
     assert Settings.from_environment(environment).prometheus == Provider(Server("http://prometheus:9090"))
@@ -280,3 +282,55 @@ def test_what_is_wrong_with_prometheus_is_said_by_its_name(
     variables = {"ROLLWAY_PROMETHEUS_URL": "http://p", f"ROLLWAY_PROMETHEUS_{name}": value}
     with pytest.raises(SettingsError, match=f"ROLLWAY_PROMETHEUS_{name} is .*{complaint}"):
         Settings.from_environment(environment | variables)
+
+
+def write_templates(environment: dict[str, str], tmp_path: Path, templates: object) -> None:
+    file = tmp_path / "templates.json"
+    file.write_text(json.dumps(templates))
+    environment["ROLLWAY_TEMPLATES_FILE"] = str(file)
+
+
+def test_templates_are_read_as_the_administrator_wrote_them(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    query = 'sum(a{namespace={{namespace}},revision={{canary}},b="{c}"})'
+    write_templates(environment, tmp_path, {"chargeback": {"query": query}})
+    environment["ROLLWAY_PROMETHEUS_URL"] = "http://p"
+    settings = Settings.from_environment(environment)
+    assert settings.templates == settings.platform.templates == {"chargeback": query}
+
+
+def test_no_templates_need_no_prometheus(environment: dict[str, str], tmp_path: Path) -> None:
+    write_templates(environment, tmp_path, {})
+    assert Settings.from_environment(environment).templates == {}
+
+
+@pytest.mark.parametrize(
+    ("templates", "complaint"),
+    [
+        (
+            {"a": {"query": "up{job={{job}}}"}},
+            "template 'a': {{job}} is nothing that is filled in; use {{namespace}}",
+        ),
+        ({"a": {"query": 'up{job="{{name}}"}'}}, "template 'a': {{name}} stands in quotes; take them away"),
+        ({"a": {"query": "up{job={{name}"}}, "template 'a': it has braces that do not close"),
+        ({"a": {"query": ""}}, "a.query"),
+        ({"a": {"query": "up", "interval": "5m"}}, "a.interval"),
+        ({"a": "up"}, "correct `analysis.templates` in the chart's values"),
+        ([], "correct `analysis.templates` in the chart's values"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_named(
+    environment: dict[str, str], tmp_path: Path, templates: object, complaint: str
+) -> None:
+    write_templates(environment, tmp_path, templates)
+    environment["ROLLWAY_PROMETHEUS_URL"] = "http://p"
+    with pytest.raises(SettingsError) as error:
+        Settings.from_environment(environment)
+    assert complaint in str(error.value)
+
+
+def test_templates_without_a_prometheus_are_refused(environment: dict[str, str], tmp_path: Path) -> None:
+    write_templates(environment, tmp_path, {"a": {"query": "up"}})
+    with pytest.raises(SettingsError, match=r"ROLLWAY_PROMETHEUS_URL is not set; set prometheus\.url"):
+        Settings.from_environment(environment)

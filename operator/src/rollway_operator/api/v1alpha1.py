@@ -736,23 +736,67 @@ class Strategy(Value):
 class ThresholdRange(Value):
     """What a metric may be."""
 
-    max: str = Field(
+    min: str | None = Field(
+        default=None,
+        max_length=19,
+        pattern=_FRACTION,
+        description="The least, likewise; only with templateRef.",
+        json_schema_extra=form('must be a decimal number in a string, such as "0.98"'),
+    )
+    max: str | None = Field(
+        default=None,
         max_length=19,
         pattern=_FRACTION,
         description='The most, as a decimal in a string such as "0.02".',
         json_schema_extra=form('must be a decimal number in a string, such as "0.02"'),
     )
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.min) || has(self.max)", "set max, min or both"),
+            rule(
+                f"!has(self.min) || !has(self.max) || !self.min.matches(r'{_FRACTION}') || "
+                f"!self.max.matches(r'{_FRACTION}') || double(self.min) <= double(self.max)",
+                "min must be at most max",
+            ),
+        )
+    )
 
-_NO_LIMIT: Final = f"!has(self.thresholdRange) || !self.thresholdRange.max.matches(r'{_FRACTION}')"
+
+class TemplateRef(Value):
+    """Names a query that the administrator wrote."""
+
+    name: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=_DNS_LABEL,
+        description="One of analysis.templates of the chart's values.",
+        json_schema_extra=form("must be lower-case letters, digits and '-', as in the chart's values"),
+    )
+
+
+_NO_LIMIT: Final = (
+    "!has(self.thresholdRange) || !has(self.thresholdRange.max) || "
+    f"!self.thresholdRange.max.matches(r'{_FRACTION}')"
+)
+_MEASURED: Final = ("interval", "count", "failureLimit", "inconclusiveLimit")
+_COMPARED: Final = ("compareTo", "compareMode", "minSamples")
 
 
 class AnalysisMetric(Value):
-    """Something that is measured on the new revision and on the one that serves, and may not be worse by more."""
+    """Something that is compared with the revision that serves, or that an administrator's query measures."""
 
-    name: Literal["error-rate", "latency-p99"] = Field(
+    name: str = Field(
+        min_length=1,
+        max_length=63,
+        pattern=_DNS_LABEL,
         description="error-rate: the share of requests that the model or its server failed, client errors left out. "
-        "latency-p99: the time that 99 of 100 requests take at most."
+        "latency-p99: the time that 99 of 100 requests take at most. With templateRef any other name.",
+        json_schema_extra=form("must be lower-case letters, digits and '-'"),
+    )
+    template_ref: TemplateRef | None = Field(
+        default=None,
+        description="The administrator's query that measures it, where it is not compared with stable.",
     )
     compare_to: Literal["stable"] | None = Field(
         default=None, description="What it is compared with: stable, the revision that serves."
@@ -765,7 +809,30 @@ class AnalysisMetric(Value):
     threshold_range: ThresholdRange | None = Field(
         default=None,
         description='How much worse it may be; {max: "0.02"} for error-rate and {max: "1.5"} for latency-p99 where '
-        "it is absent.",
+        "it is absent. With templateRef, what the query's value may be.",
+    )
+    interval: Duration | None = Field(
+        default=None,
+        description="With templateRef: how often it is measured while the new revision has traffic; 1m by default.",
+    )
+    count: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="With templateRef: so many measurements with a number it takes to pass; 1 by default.",
+    )
+    failure_limit: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="With templateRef: so many measurements may be out of range; one more fails. 0 by default.",
+    )
+    inconclusive_limit: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="With templateRef: so many measurements may give no number; with one more it is measured no longer "
+        "and a person decides. 0 by default.",
     )
     min_samples: int | None = Field(
         default=None,
@@ -777,6 +844,26 @@ class AnalysisMetric(Value):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            rule(
+                "has(self.templateRef) != (self.name in ['error-rate', 'latency-p99'])",
+                "must be error-rate or latency-p99, or another name with a templateRef",
+                fieldPath=".name",
+            ),
+            rule(
+                f"!has(self.templateRef) || !({' || '.join(f'has(self.{name})' for name in _COMPARED)})",
+                f"{', '.join(_COMPARED[:-1])} and {_COMPARED[-1]} are for error-rate and latency-p99 alone",
+            ),
+            rule(
+                f"has(self.templateRef) || !({' || '.join(f'has(self.{name})' for name in _MEASURED)})",
+                f"{', '.join(_MEASURED[:-1])} and {_MEASURED[-1]} are for a templateRef alone",
+            ),
+            rule(
+                "!has(self.templateRef) || has(self.thresholdRange)", "a templateRef needs a thresholdRange"
+            ),
+            rule(
+                "has(self.templateRef) || !has(self.thresholdRange) || !has(self.thresholdRange.min)",
+                "min is for a templateRef alone: less than stable's is never too little",
+            ),
             rule(
                 "!has(self.compareMode) || (self.name == 'latency-p99') == (self.compareMode == 'Ratio')",
                 "error-rate is compared by Difference, latency-p99 by Ratio",
@@ -1071,6 +1158,19 @@ class HeldStatus(Value):
     message: str = Field(max_length=1024, description="Why, in one sentence.")
 
 
+class MeasurementsStatus(Value):
+    """The measurements of one metric, counted."""
+
+    name: str = Field(max_length=63, description="The metric.")
+    basis: str = Field(max_length=64, description="Which template and range they are of, as a hash.")
+    successful: int = Field(default=0, ge=0, description="How many were in range.")
+    failed: int = Field(default=0, ge=0, description="How many were not.")
+    inconclusive: int = Field(default=0, ge=0, description="How many gave no number.")
+    measured_at: datetime | None = Field(default=None, description="When the last one was taken.")
+    value: str | None = Field(default=None, max_length=32, description="The last number.")
+    why: str | None = Field(default=None, max_length=256, description="Why the last one gave none.")
+
+
 class CanaryStatus(RevisionStatus):
     """The revision on its way, and how far it has come."""
 
@@ -1113,6 +1213,9 @@ class CanaryStatus(RevisionStatus):
     )
     waiting_since: datetime | None = Field(
         default=None, description="Since when pods are awaited: progressDeadlineSeconds counts from then."
+    )
+    measurements: tuple[MeasurementsStatus, ...] = Field(
+        default=(), max_length=20, description="What the administrator's queries gave so far."
     )
 
 
