@@ -222,19 +222,19 @@ def _judgement(deployment: ModelDeployment, observed: Observed, progress: Progre
     compared = tuple(analysis.judge(metric, window, confidence, observed.now) for metric in metrics)
     asked_for = measured_metrics(deployment)
     taken = tuple(_taken(deployment, observed, asked) for asked in asked_for)
+    by_query = tuple(map(measurements.judge, asked_for, taken))
     given_up = next(
         (
-            result
-            for each, so_far in zip(asked_for, taken, strict=True)
-            if measurements.is_given_up(each, so_far) and (result := measurements.judge(each, so_far))
+            f"{result.name}: {result.message}"
+            for result, each, so_far in zip(by_query, asked_for, taken, strict=True)
+            if measurements.is_given_up(each, so_far)
         ),
         None,
     )
     return Judgement(
-        results=(*compared, *map(measurements.judge, asked_for, taken)),
+        results=(*compared, *by_query),
         taken=taken,
-        lacking=_lacking(metrics, compared, window, progress.weight)
-        or (given_up and f"{given_up.name}: {given_up.message}"),
+        lacking=_lacking(metrics, compared, window, progress.weight) or given_up,
         requests=window.canary_requests(progress.weight),
         quiet_until=window.quiet_until(progress.weight),
         stuck=window.stuck,

@@ -13,7 +13,10 @@ import httpx
 import pytest
 
 from rollway_operator.analysis import ERROR_RATE, LATENCY_P99, Lack, Metric, Phase, Result, Window, judge
+from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import Key
+from rollway_operator.evidence import Queries
+from rollway_operator.measurements import Asked
 from rollway_operator.metrics_source import PodMetrics, Rollout, Source, Target, Windows
 from rollway_operator.prometheus import LARGEST_ANSWER, Server
 from rollway_operator.prometheus import Prometheus as Client
@@ -106,9 +109,13 @@ class Judged:
         self.window = Window()
 
     async def read(self, at: datetime | None = None) -> None:
-        sides = {side: [target(self._pods, uid) for uid in uids] for side, uids in SIDES.items()}
         self.window = await self._windows.update(
-            KEY, Rollout("fraud-1", "fraud-2"), 10, now=at or now(), **sides
+            KEY,
+            Rollout("fraud-1", "fraud-2"),
+            10,
+            stable=[target(self._pods, uid) for uid in SIDES["stable"]],
+            canary=[target(self._pods, uid) for uid in SIDES["canary"]],
+            now=at or now(),
         )
 
     def results(self) -> list[Result]:
@@ -250,6 +257,59 @@ async def test_a_pod_that_hangs_is_stale_after_a_while(server: Prometheus, pods:
         [why] = reading.absent.values()
         assert why.startswith("fraud-s1 was scraped last ")
         assert why.endswith(" s ago, which is too long")
+
+
+# -------------------------------------------------------------------------------------------------------- templates
+
+
+def canary_of(name: str) -> ModelDeployment:
+    return ModelDeployment.of(
+        {
+            "metadata": {"name": name, "namespace": KEY.namespace, "uid": "u", "generation": 1},
+            "spec": {"model": {"name": "fraud", "alias": "champion"}},
+            "status": {
+                "stable": {"revision": "fraud-1", "version": "1"},
+                "canary": {"revision": "fraud-2", "version": "2"},
+            },
+        }
+    )
+
+
+TEMPLATES: Final = {
+    "served": "sum(rollway_inference_requests_total{namespace={{namespace}},outcome='ok'})",
+    "each": "rollway_inference_requests_total{namespace={{namespace}}}",
+    "none": "rollway_inference_requests_total{namespace={{namespace}},pod={{name}}}",
+    "nan": "0 * sum(up{namespace={{namespace}}}) / 0",
+    "named": "count(label_replace(vector(1), 'a', {{name}}, '', '') == 1) * 7",
+    "scalar": "7",
+    "broken": "sum(up{namespace={{namespace}}",
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "value", "why"),
+    [
+        ("served", 12.0, ""),
+        ("each", None, "it has 24 series and not one"),
+        ("none", None, "it has no data"),
+        ("nan", None, "it is NaN"),
+        ("named", 7.0, ""),
+        ("scalar", None, "Prometheus did not answer with an instant vector"),
+        ("broken", None, "Prometheus answered with status 400: bad_data: "),
+        ("refunds", None, "there is no template 'refunds' any more"),
+    ],
+)
+async def test_an_administrators_query_gives_one_number_or_the_reason_why_not(
+    server: Prometheus, pods: PretendedPods, template: str, value: float | None, why: str
+) -> None:
+    for uid in ("s1", "s2", "c1"):
+        pods.of(uid).answer(ok=4)
+    await asyncio.to_thread(await_scrape, server)
+    client = Client(Server(server.url))
+    found = await Queries(client, TEMPLATES).measure(canary_of('a"b\\c\n'), Asked("rate", template))
+    await client.aclose()
+    assert (found.value, found.why[: len(why)] if why else found.why) == (value, why)
+    assert found.answered is (template not in ("scalar", "broken", "refunds"))
 
 
 # ------------------------------------------------------------------------------------------- what answers in its place

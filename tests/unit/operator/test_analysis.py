@@ -603,8 +603,8 @@ def test_revisions_may_have_bounds_of_their_own() -> None:
 
 
 def test_a_pod_is_stuck_since_it_has_requests_in_progress_and_ends_none_well() -> None:
+    assert Story().window.stuck is None
     story = Story()
-    assert story.window.stuck is None
     since = story.now
     story.count("c", in_progress=3).read().count("c", server_error=1).read()
     assert story.window.stuck == Stuck(since, story.now - EVERY)

@@ -44,7 +44,7 @@ def bucket(bound: str, value: str) -> Sample:
     return sample(DURATIONS, value, protocol="rest", method="infer", outcome="ok", le=bound)
 
 
-def scraped(seconds_ago: float = 10, **labels: str) -> Sample:
+def scraped(seconds_ago: float = 10, /, **labels: str) -> Sample:
     return scraped_at(str((NOW - timedelta(seconds=seconds_ago)).timestamp()), **labels)
 
 
@@ -208,7 +208,7 @@ async def test_a_pod_of_which_prometheus_has_nothing_is_absent(samples: list[Sam
 @without_waiting
 async def test_what_is_wrong_with_one_pod_says_nothing_of_another() -> None:
     other = {"pod": "fraud-2", "instance": "10.0.0.2:8082"}
-    body = vector(requests("NaN"), scraped(), requests("4", **other), scraped(**other))
+    body = vector(requests("NaN"), scraped(), requests("4", **other), scraped(10, **other))
     asked = Asked(lambda _: httpx.Response(200, content=body))
     reading = await asked.source.read([POD, replace(POD, uid="u2", name="fraud-2", address="10.0.0.2")], NOW)
     assert (list(reading.pods), list(reading.missing)) == (["u2"], ["u1"])
