@@ -1,10 +1,14 @@
 """Canaries in a world of memory: what becomes of good and bad versions, and of what happens at each step."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from rollway_operator.analysis import Stuck
+from rollway_operator.domain import Progress, StoredRevision, Track
+from rollway_operator.rollout import Judgement, Situation, canary_stuck
 from rollway_testing.world import BEFORE_TRAFFIC, Nature, World
 
 STEPS = [{"setWeight": 10}, {"pause": {"duration": "10s"}}, {"setWeight": 50}, {"pause": {"duration": "10s"}}]
@@ -513,3 +517,23 @@ def test_the_preview_service_goes_with_the_strategy() -> None:
     world.edit(strategy={"rollingUpdate": {}})
     world.settle()
     assert ("Service", "fraud-preview") not in world.objects
+
+
+@pytest.mark.parametrize(("seen_for", "aborts"), [(0, False), (29, False), (30, True)])
+def test_a_canary_is_stuck_for_as_long_as_it_was_seen_to_be_and_not_until_now(
+    seen_for: int, aborts: bool
+) -> None:
+    """A scrape may be a minute old: what it shows says nothing of the time since."""
+    began = World().now
+    stuck = Stuck(began, began + timedelta(seconds=seen_for))
+    situation = Situation(
+        now=began + timedelta(minutes=2),
+        replicas=1,
+        target=None,
+        stable=None,
+        candidate=Track(StoredRevision("fraud-2", 2, {"version": "2"}, {}, {})),
+        progress=Progress(weight=50, traffic_since=began - timedelta(minutes=1)),
+        judgement=Judgement(stuck=stuck),
+        timeout=timedelta(seconds=30),
+    )
+    assert (canary_stuck(situation) is not None) is aborts
