@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
-from rollway_cluster.prometheus import NAME, Monitoring
 
 from rollway_cluster.demo import how_it_ended
 from rollway_cluster.install import OPERATOR, SYSTEM_NAMESPACE, Installation
+from rollway_cluster.prometheus import NAME, Monitoring
 from rollway_cluster.traefik import Gateway
 from rollway_testing import models
 from rollway_testing.scenario import Given, Scenario, Then, When, World
