@@ -78,6 +78,9 @@ class FakeCluster:
     async def pages(self, kind: str, **_: Any) -> AsyncIterator[Objects]:
         yield await self.list(kind)
 
+    async def served(self, _group: str, _version: str) -> frozenset[str]:
+        return frozenset()
+
     async def apply_status(self, manifest: dict[str, Any]) -> None:
         self.statuses += 1
         written = self.objects[manifest["kind"], manifest["metadata"]["name"]]
