@@ -45,6 +45,19 @@ def environment(manifests: list[Manifest]) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
 
 
+def settings_of(manifests: list[Manifest], folder: Path) -> Settings:
+    """Return what the operator reads out of its environment and of the files that are mounted."""
+    [config] = of_kind(manifests, "ConfigMap")
+    for name, text in config["data"].items():
+        (folder / name).write_text(text)
+    variables = environment(manifests) | {"ROLLWAY_NAMESPACE": "rollway-system"}
+    for name in ("ROLLWAY_RUNTIMES_FILE", "ROLLWAY_TEMPLATES_FILE"):
+        mounted = Path(variables[name])
+        assert mounted.parent == Path("/etc/rollway")
+        variables[name] = str(folder / mounted.name)
+    return Settings.from_environment(variables)
+
+
 def grants(manifests: list[Manifest]) -> list[dict[str, Any]]:
     """Return what the rendered bindings let the operator's account do, and where."""
     roles = {
@@ -229,24 +242,12 @@ def test_the_templates_of_the_values_are_those_that_the_operator_reads(
     manifests = render(
         prometheus={"url": "http://prometheus"}, analysis={"templates": {"chargeback": {"query": query}}}
     )
-    [config] = of_kind(manifests, "ConfigMap")
-    for name, text in config["data"].items():
-        (tmp_path / name).write_text(text)
-    settings = environment(manifests)
-    for name in ("RUNTIMES", "TEMPLATES"):
-        mounted = Path(settings[f"ROLLWAY_{name}_FILE"])
-        assert mounted.parent == Path("/etc/rollway")
-        settings[f"ROLLWAY_{name}_FILE"] = str(tmp_path / mounted.name)
-    read = Settings.from_environment(settings | {"ROLLWAY_NAMESPACE": "rollway-system"})
-    assert read.templates == {"chargeback": query}
+    assert settings_of(manifests, tmp_path).templates == {"chargeback": query}
 
 
 def test_what_the_chart_says_of_gateways_is_what_the_operator_reads(render: Render, tmp_path: Path) -> None:
     manifests = render(gateway=GATEWAY)
-    [config] = of_kind(manifests, "ConfigMap")
-    (tmp_path / "runtimes.json").write_text(config["data"]["runtimes.json"])
-    given = {"ROLLWAY_NAMESPACE": "rollway-system", "ROLLWAY_RUNTIMES_FILE": str(tmp_path / "runtimes.json")}
-    platform = Settings.from_environment(environment(manifests) | given).platform
+    platform = settings_of(manifests, tmp_path).platform
     assert platform.http_gateway == GatewayRef("traefik", "models", "websecure")
     assert platform.grpc_gateway == GatewayRef("edge", "models-grpc")
     assert platform.gateway_url == "https://models.example.com"
@@ -400,12 +401,7 @@ def test_what_the_chart_says_of_monitors_is_what_the_operator_reads(
     render: Render, monitoring: dict[str, Any], expected: dict[str, str] | None, tmp_path: Path
 ) -> None:
     manifests = render(monitoring=monitoring)
-    (tmp_path / "runtimes.json").write_text(of_kind(manifests, "ConfigMap")[0]["data"]["runtimes.json"])
-    read = environment(manifests) | {
-        "ROLLWAY_NAMESPACE": "rollway-system",
-        "ROLLWAY_RUNTIMES_FILE": str(tmp_path / "runtimes.json"),
-    }
-    assert Settings.from_environment(read).monitor_labels == expected
+    assert settings_of(manifests, tmp_path).monitor_labels == expected
 
 
 def test_without_monitoring_the_operator_may_touch_no_monitor(render: Render) -> None:
