@@ -7,9 +7,10 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGES := operator/src operator/plugin/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy tests/simulation
+PACKAGES := operator/src operator/plugin/src model/serving/src model/training/src tests/cluster tests/support tests/faultproxy tests/simulation charts/rollway/dashboards
 THOROUGH := kill_points troubles at_rest leaders lost_status tokens
 CRD_FOLDERS := crds charts/rollway/files/crds operator/plugin/src/kubectl_rollway/crds
+DASHBOARDS := charts/rollway/files/dashboards
 CHARTS := $(wildcard charts/*/Chart.yaml)
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 LOCKS := $(patsubst %.in,%.txt,$(wildcard requirements/*.in))
@@ -30,10 +31,10 @@ export CLUSTER ROLLWAY_CONTEXT PYTHON
 check: $(ENVIRONMENT) ## Format, lint, types, import contracts, generated files, charts and workflows
 	ruff format --check .
 	ruff check .
-	mypy $(PACKAGES) charts tests/unit tests/integration tests/e2e tests/load tests/conftest.py
+	mypy $(PACKAGES) charts/mlflow tests/unit tests/integration tests/e2e tests/load tests/conftest.py
 	lint-imports
 	$(MAKE) generate
-	git diff --exit-code -- $(CRD_FOLDERS)
+	git diff --exit-code -- $(CRD_FOLDERS) $(DASHBOARDS)
 	$$($(CLUSTER_CLI) path helm) lint --strict --quiet $(dir $(CHARTS))
 	$$($(CLUSTER_CLI) path actionlint) -shellcheck= -pyflakes= $(WORKFLOWS)
 	zizmor --offline --quiet .github
@@ -44,8 +45,9 @@ format: $(ENVIRONMENT) ## Format the code and apply the linter's safe fixes
 	ruff check --fix .
 
 .PHONY: generate
-generate: $(ENVIRONMENT) ## Write the CRDs from the Python types
+generate: $(ENVIRONMENT) ## Write the CRDs from the Python types, and the dashboards' JSON
 	python -m rollway_operator.crdgen $(CRD_FOLDERS)
+	python -m rollway_dashboards $(DASHBOARDS)
 
 ##@ Tests
 
