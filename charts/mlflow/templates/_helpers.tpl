@@ -110,3 +110,9 @@ readOnlyRootFilesystem: true
 capabilities:
   drop: [ALL]
 {{- end }}
+
+{{/* Whether objects of the Prometheus Operator are made: not before the cluster has their definitions, unless told to. */}}
+{{- define "mlflow.monitored" -}}
+{{- $known := .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" }}
+{{- if and .Values.monitoring.enabled (or $known .Values.monitoring.force) }}true{{ end }}
+{{- end }}

@@ -57,6 +57,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- join "," (.Values.networkPolicy.gatewayNamespaces | default (uniq $gateways)) }}
 {{- end }}
 
+{{/* Whether objects of the Prometheus Operator are made: not before the cluster has their definitions, unless told to. */}}
+{{- define "rollway.monitored" -}}
+{{- $known := .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" }}
+{{- if and .Values.monitoring.enabled (or $known .Values.monitoring.force) }}true{{ end }}
+{{- end }}
+
 {{/* What every monitor carries, as the operator reads it: key=value, with commas between them. */}}
 {{- define "rollway.monitorLabels" -}}
 {{- $labels := list }}

@@ -48,7 +48,10 @@ _PREFIX: Final = "rollway_modeldeployment_"
 _OBJECT: Final = ("namespace", "name")
 
 _GAUGES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "info": ("1, with what the spec asks for.", ("model", "alias", "registry", "runtime", "strategy")),
+    "info": (
+        "1, with what the spec asks for.",
+        ("model", "alias", "registry", "runtime", "strategy", "pod_monitor"),
+    ),
     "phase": ("1 for the present phase, 0 for the others.", ("phase",)),
     "condition": ("1 for a condition that is True, 0 for one that is False.", ("type", "reason")),
     "version_info": ("1, with the version and revision in a role.", ("track", "version", "revision")),
@@ -231,7 +234,9 @@ def _spec_rows(body: Object, status: ModelDeploymentStatus) -> Iterator[Row]:
     model, strategy = spec["model"], spec.get("strategy") or {"canary": {}}
     way = next(iter(strategy))
     runtime = spec.get("predictor", {}).get("runtime", "")
-    yield "info", (model["name"], model.get("alias", ""), registry_followed(body), runtime, way), 1
+    monitored = spec.get("monitoring", {}).get("podMonitor", {}).get("enabled", True)
+    asked = (model["name"], model.get("alias", ""), registry_followed(body), runtime, way)
+    yield "info", (*asked, "true" if monitored else "false"), 1
     if status.canary and way == "canary":
         yield "step", (), status.canary.current_step_index or 0
         yield "steps", (), len(strategy["canary"].get("steps") or DEFAULT_STEPS)

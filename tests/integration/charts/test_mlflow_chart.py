@@ -251,6 +251,24 @@ def test_every_service_and_policy_finds_its_own_pods_only(render: Render) -> Non
     }
 
 
+def test_alerts_are_about_this_releases_job(helm: Helm) -> None:
+    values = {"monitoring": {"force": True, "runbookBase": "https://wiki.example"}}
+    [rule] = of_kind(helm.template(CHART, values, release="tracking", namespace="ml"), "PrometheusRule")
+    assert rule["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+    [group] = rule["spec"]["groups"]
+    assert all('job="tracking"' in each["expr"] for each in group["rules"])
+    assert all(
+        each["annotations"]["runbook_url"] == f"https://wiki.example/{each['alert']}.md"
+        for each in group["rules"]
+    )
+
+
+def test_alerts_are_made_where_the_cluster_knows_them_or_when_told_to(render: Render) -> None:
+    assert of_kind(render(), "PrometheusRule") == []
+    for off in ({"enabled": False}, {"rules": {"enabled": False}}):
+        assert of_kind(render(monitoring={"force": True, **off}), "PrometheusRule") == []
+
+
 @pytest.mark.parametrize("values", [{}, {"s3": STORE}, EXTERNAL], ids=["default", "store", "external"])
 def test_the_chart_passes_a_strict_lint(helm: Helm, values: dict[str, Any]) -> None:
     helm.run("lint", "--strict", str(CHART), values=values)

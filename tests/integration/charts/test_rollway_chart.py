@@ -45,13 +45,18 @@ def environment(manifests: list[Manifest]) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
 
 
+def runtimes_config(manifests: list[Manifest]) -> Manifest:
+    """Return the ConfigMap that the operator reads."""
+    [config] = [each for each in of_kind(manifests, "ConfigMap") if "runtimes.json" in each["data"]]
+    return config
+
+
 def settings_of(manifests: list[Manifest], folder: Path) -> Settings:
     """Return what the operator reads out of its environment and of the files that are mounted."""
-    [config] = of_kind(manifests, "ConfigMap")
-    for name, text in config["data"].items():
+    for name, text in runtimes_config(manifests)["data"].items():
         (folder / name).write_text(text)
     variables = environment(manifests) | {"ROLLWAY_NAMESPACE": "rollway-system"}
-    for name in ("ROLLWAY_RUNTIMES_FILE", "ROLLWAY_TEMPLATES_FILE"):
+    for name in ("ROLLWAY_RUNTIMES_FILE", "ROLLWAY_TEMPLATES_FILE", "ROLLWAY_NOTIFICATIONS_FILE"):
         mounted = Path(variables[name])
         assert mounted.parent == Path("/etc/rollway")
         variables[name] = str(folder / mounted.name)
@@ -424,7 +429,7 @@ def test_the_probes_ask_the_health_port(render: Render) -> None:
 def test_the_operator_reads_exactly_the_runtimes_of_the_values(render: Render) -> None:
     onnx = {**VALUES["runtimes"]["mlserver"], "image": "example/onnx@sha256:" + "a" * 64, "drainSeconds": 7.5}
     manifests = render(runtimes={"onnx": onnx})
-    [config] = of_kind(manifests, "ConfigMap")
+    config = runtimes_config(manifests)
     assert json.loads(config["data"]["runtimes.json"]) == {**VALUES["runtimes"], "onnx": onnx}
     spec = operator_pod(manifests)["spec"]
     [container] = spec["containers"]
@@ -454,15 +459,7 @@ def test_the_operator_tells_exactly_the_receivers_of_the_values(render: Render, 
         "namespaces": ["team-a"],
     }
     manifests = render(notifications={"receivers": [RECEIVER, audit]})
-    [config] = of_kind(manifests, "ConfigMap")
-    for name in ("runtimes", "notifications"):
-        (tmp_path / f"{name}.json").write_text(config["data"][f"{name}.json"])
-    given = {
-        "ROLLWAY_NAMESPACE": "rollway-system",
-        "ROLLWAY_RUNTIMES_FILE": str(tmp_path / "runtimes.json"),
-        "ROLLWAY_NOTIFICATIONS_FILE": str(tmp_path / "notifications.json"),
-    }
-    read = Settings.from_environment(environment(manifests) | given).receivers
+    read = settings_of(manifests, tmp_path).receivers
     assert [(each.name, each.type, each.events, each.namespaces) for each in read] == [
         ("on-call", "slack", DEFAULT_EVENTS, ()),
         ("audit", "webhook", ("Promoted",), ("team-a",)),
@@ -484,8 +481,7 @@ def test_the_operator_tells_exactly_the_receivers_of_the_values(render: Render, 
 
 def test_without_receivers_nothing_is_mounted_for_them(render: Render, tmp_path: Path) -> None:
     manifests = render()
-    [config] = of_kind(manifests, "ConfigMap")
-    assert json.loads(config["data"]["notifications.json"]) == {"receivers": []}
+    assert settings_of(manifests, tmp_path).receivers == ()
     assert len(operator_pod(manifests)["spec"]["volumes"]) == 1
 
 
@@ -516,11 +512,68 @@ def test_the_definitions_can_be_left_to_somebody_else(render: Render) -> None:
     assert of_kind(render(crds={"enabled": False}), "CustomResourceDefinition") == []
 
 
+def test_rules_are_made_where_the_cluster_knows_them_or_when_told_to(helm: Helm, render: Render) -> None:
+    assert of_kind(render(), "PrometheusRule") == []
+    assert len(of_kind(render(monitoring={"force": True}), "PrometheusRule")) == 3
+    command = ("template", "rollway", str(CHART), "--api-versions", "monitoring.coreos.com/v1")
+    made = [document for document in yaml.safe_load_all(helm.run(*command)) if document]
+    assert len(of_kind(made, "PrometheusRule")) == 3
+    for off in ({"enabled": False}, {"rules": {"enabled": False}}):
+        assert of_kind(render(monitoring={"force": True, **off}), "PrometheusRule") == []
+
+
+def test_the_rules_are_those_of_the_files_with_what_is_of_this_release(helm: Helm) -> None:
+    values = {
+        "resyncSeconds": 60,
+        "monitoring": {"force": True, "runbookBase": "https://wiki.example/rollway/"},
+    }
+    manifests = helm.template(CHART, values, release="models", namespace="rollway-system")
+    rendered = {each["metadata"]["name"]: each for each in of_kind(manifests, "PrometheusRule")}
+    for path in (CHART / "files/rules").glob("*.yaml"):
+        rule = rendered.pop(f"models-{path.stem}")
+        assert rule["metadata"]["labels"]["release"] == "kube-prometheus-stack"
+        text = path.read_text().replace("https://rollway.dev/docs/runbooks/", "https://wiki.example/rollway/")
+        text = text.replace('job="rollway-operator"', 'job="models-operator"').replace("15 * 20", "15 * 60")
+        assert rule["spec"] == yaml.safe_load(text)
+        assert "rollway.dev/docs" not in json.dumps(rule)
+    assert not rendered
+
+
+def test_each_dashboard_is_a_config_map_for_grafanas_sidecar(render: Render) -> None:
+    files = {path.name: path.read_text() for path in (CHART / "files/dashboards").glob("*.json")}
+    assert set(files) == {"fleet.json", "model.json"}
+    labels = {"grafana_dashboard": "1", "team": "ml"}
+    manifests = render(monitoring={"dashboards": {"labels": labels, "folder": "Models"}})
+    made = [each for each in of_kind(manifests, "ConfigMap") if "runtimes.json" not in each["data"]]
+    assert sorted(each["metadata"]["name"] for each in made) == [
+        "rollway-dashboard-fleet",
+        "rollway-dashboard-model",
+    ]
+    for each in made:
+        assert labels.items() <= each["metadata"]["labels"].items()
+        assert each["metadata"]["annotations"] == {"grafana_folder": "Models"}
+        [(name, text)] = each["data"].items()
+        assert json.loads(text) == json.loads(files.pop(name.removeprefix("rollway-")))
+
+
+@pytest.mark.parametrize("off", [{"enabled": False}, {"dashboards": {"enabled": False}}])
+def test_without_dashboards_there_is_only_the_operators_own_config_map(
+    render: Render, off: dict[str, Any]
+) -> None:
+    assert len(of_kind(render(monitoring=off), "ConfigMap")) == 1
+
+
 def test_the_chart_passes_a_strict_lint(helm: Helm) -> None:
     helm.run("lint", "--strict", str(CHART))
 
 
-OPEN = {("runtimes",), ("nodeSelector",), ("analysis", "templates"), ("monitoring", "labels")}
+OPEN = {
+    ("runtimes",),
+    ("nodeSelector",),
+    ("analysis", "templates"),
+    ("monitoring", "labels"),
+    ("monitoring", "dashboards", "labels"),
+}
 """Values whose keys the user chooses."""
 
 
@@ -610,6 +663,8 @@ def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb:
         ({"resources": {"limits": {"memory": "1 GB"}}}, "at '/resources/limits/memory'"),
         ({"tolerations": [{"keys": "gpu"}]}, "at '/tolerations/0'"),
         ({"affinity": {"podAntiAffinity": {"required": []}}}, "at '/affinity/podAntiAffinity'"),
+        ({"monitoring": {"runbookBase": "docs/runbooks"}}, "at '/monitoring/runbookBase'"),
+        ({"monitoring": {"labels": {"release": 1}}}, "at '/monitoring/labels/release'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_path(helm: Helm, values: dict[str, Any], complaint: str) -> None:

@@ -139,7 +139,7 @@ def test_at_rest_there_are_phase_version_pods_and_conditions_and_nothing_of_a_ro
     zeros = {key: value for key, value in world.samples().items() if key[0] == "rollouts_total"}
     assert set(zeros.values()) == {0}
     assert {key: value for key, value in world.samples().items() if key not in zeros} == {
-        ("info", "fraud", "champion", "default", "mlserver", "canary"): 1,
+        ("info", "fraud", "champion", "default", "mlserver", "canary", "true"): 1,
         ("phase", "Pending"): 0,
         ("phase", "Progressing"): 0,
         ("phase", "Paused"): 0,

@@ -21,12 +21,6 @@ def by_track(expression: str) -> str:
     return f"{expression} * on (revision) group_left (track) {said('version_info', 'revision, track')}"
 
 
-def quantile(share: str) -> str:
-    """The time that this share of the requests takes at most."""
-    bucket = f"revision:rollway_inference_request_duration_seconds_bucket:rate5m{{{SAID}}}"
-    return by_track(f"histogram_quantile({share}, {bucket})")
-
-
 def dashboard() -> models.Dashboard:
     """Build it."""
     found = Dashboard(
@@ -134,8 +128,14 @@ def _traffic(found: Dashboard) -> None:
             why="The share of failures among what is not the client's doing.",
         )
     )
-    for title, share in (("Latency p50", "0.5"), ("Latency p99", "0.99")):
-        found.with_panel(graph(title, Query(quantile(share), "{{track}} v{{version}}"), unit="s", width=12))
+    durations = "revision:rollway_inference_request_duration_seconds"
+    latencies = {
+        "Latency p50": f"histogram_quantile(0.5, {durations}_bucket:rate5m{{{SAID}}})",
+        "Latency p99": f"{durations}:p99_rate5m{{{SAID}}}",
+    }
+    for title, latency in latencies.items():
+        panel = graph(title, Query(by_track(latency), "{{track}} v{{version}}"), unit="s", width=12)
+        found.with_panel(panel)
 
 
 def _load(found: Dashboard) -> None:
