@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,15 +104,19 @@ def monitoring(cluster: Cluster, say: Callable[[str], None], one_at_a_time: Turn
 def installer(
     cluster: Cluster, monitoring: Monitoring, say: Callable[[str], None], one_at_a_time: Turn
 ) -> Callable[..., Installation]:
-    """Install everything, or again with more runtimes, each of an image, or with a gateway to route by weights."""
+    """Install everything, or again: with a gateway, with more values, or with more runtimes, each of an image."""
     client = client_of(cluster)
 
-    def run(gateway: Gateway | None = None, **runtimes: str) -> Installation:
+    def run(
+        gateway: Gateway | None = None, *, values: Mapping[str, Any] | None = None, **runtimes: str
+    ) -> Installation:
         with one_at_a_time():
             images = load_images(cluster, say=say)
             servers = {name: images[name] for name in RUNTIMES} | runtimes
-            values = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}}
-            return install(client, images, values=values, gateway=gateway, monitoring=monitoring, say=say)
+            more = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}} | dict(
+                values or {}
+            )
+            return install(client, images, values=more, gateway=gateway, monitoring=monitoring, say=say)
 
     return run
 

@@ -7,13 +7,15 @@ from typing import Any, Final
 import pytest
 
 from rollway_cluster.demo import how_it_ended
-from rollway_cluster.install import OPERATOR, SYSTEM_NAMESPACE, Installation
+from rollway_cluster.install import Installation
 from rollway_cluster.prometheus import NAME, Monitoring
 from rollway_cluster.traefik import Gateway
 from rollway_testing import models
 from rollway_testing.scenario import Given, Scenario, Then, When, World
 from rollway_testing.stories import condition
 from rollway_testing.waiting import eventually, throughout
+
+pytestmark = pytest.mark.alone
 
 RATE: Final = 10.0
 STEPS: Final = [{"setWeight": 50}, {"pause": {"duration": "5s"}}]
@@ -30,18 +32,10 @@ def through_prometheus(
     world: World, monitoring: Monitoring, gateway: Gateway, installer: Callable[..., Installation]
 ) -> Iterator[None]:
     """The operator reads evidence from Prometheus, and from nothing else, until the end of this file."""
-    installer(gateway)
-    tell(world, f"ROLLWAY_PROMETHEUS_URL={monitoring.url}", "ROLLWAY_PROMETHEUS_STALE_SECONDS=30")
+    installer(gateway, values={"prometheus": {"url": monitoring.url, "staleSeconds": 30}})
+    world.operator.pod()
     yield
     installer()
-
-
-def tell(world: World, *environment: str) -> None:
-    """Start the operator again with these variables."""
-    deployment = f"deployment/{OPERATOR}"
-    world.client.run("set", "env", deployment, f"--namespace={SYSTEM_NAMESPACE}", *environment)
-    world.client.run("rollout", "status", deployment, f"--namespace={SYSTEM_NAMESPACE}", "--timeout=120s")
-    world.operator.pod()
 
 
 @pytest.fixture
