@@ -52,8 +52,8 @@ REFUSED: dict[str, tuple[str, Object]] = {
         {"model": MODEL, "predictor": {"replica": 2}},
     ),
     "a field of work to come": (
-        'unknown field "spec.monitoring"',
-        {"model": MODEL, "monitoring": {"podMonitor": {"enabled": True}}},
+        'unknown field "spec.shadow"',
+        {"model": MODEL, "shadow": {"percent": 10}},
     ),
 }
 

@@ -14,7 +14,8 @@ from rollway_testing.scenario import DEFAULT, Scenario, When
 from rollway_testing.waiting import eventually
 from rollway_training.samples import held_out_rows
 
-SECONDS_TO_SCRAPE = 60.0
+SECONDS_TO_SCRAPE = 150.0
+"""A kubelet brings a changed Secret into a pod within a minute and a half, and Prometheus' configuration is one."""
 REQUESTS = 1_000
 REPLICAS = 2
 
