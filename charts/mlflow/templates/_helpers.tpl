@@ -116,3 +116,9 @@ capabilities:
 {{- $known := .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" }}
 {{- if and .Values.monitoring.enabled (or $known .Values.monitoring.force) }}true{{ end }}
 {{- end }}
+
+{{/* The labels by which a Prometheus finds an object, with the chart's own over them. */}}
+{{- define "mlflow.monitoringLabels" -}}
+{{- $own := include "mlflow.labels" (dict "root" . "component" "server") | fromYaml }}
+{{- mergeOverwrite (deepCopy .Values.monitoring.labels) $own | toYaml }}
+{{- end }}

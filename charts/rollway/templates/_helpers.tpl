@@ -63,6 +63,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- if and .Values.monitoring.enabled (or $known .Values.monitoring.force) }}true{{ end }}
 {{- end }}
 
+{{/* The labels by which Prometheus or Grafana find an object, with the chart's own over them. */}}
+{{- define "rollway.monitoringLabels" -}}
+{{- mergeOverwrite (deepCopy .labels) (include "rollway.labels" .root | fromYaml) | toYaml }}
+{{- end }}
+
 {{/* What every monitor carries, as the operator reads it: key=value, with commas between them. */}}
 {{- define "rollway.monitorLabels" -}}
 {{- $labels := list }}

@@ -240,6 +240,16 @@ def test_what_the_chart_says_of_prometheus_is_what_the_operator_reads(render: Re
     assert mounted == dict(zip(files, [("prometheus", "token.txt"), ("authority", "tls.crt")], strict=True))
 
 
+def test_a_secret_may_have_a_name_and_a_key_that_yaml_takes_for_something_else(render: Render) -> None:
+    secret = {"name": "123", "key": "true"}
+    manifests = render(
+        prometheus={"url": "http://prometheus", "tokenSecret": secret, "caSecret": secret},
+        notifications={"receivers": [RECEIVER | {"urlSecret": secret}]},
+    )
+    secrets = [each["secret"] for each in operator_pod(manifests)["spec"]["volumes"] if "secret" in each]
+    assert [(each["secretName"], each["items"][0]["key"]) for each in secrets] == [("123", "true")] * 3
+
+
 def test_the_templates_of_the_values_are_those_that_the_operator_reads(
     render: Render, tmp_path: Path
 ) -> None:
@@ -381,7 +391,13 @@ def test_a_monitor_that_prometheus_selects_leads_to_the_metrics_service(render: 
     labels = service["metadata"]["labels"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
     [endpoint] = monitor["spec"]["endpoints"]
-    assert endpoint == {"port": service["spec"]["ports"][0]["name"], "honorLabels": True}
+    assert endpoint["port"] == service["spec"]["ports"][0]["name"]
+    # A Prometheus that overrides honorLabels must have the same series.
+    assert "honorLabels" not in endpoint
+    assert endpoint["metricRelabelings"] == [
+        {"sourceLabels": ["exported_namespace"], "regex": "(.+)", "targetLabel": "namespace"},
+        {"regex": "exported_namespace", "action": "labeldrop"},
+    ]
     chosen = {"release": "kube-prometheus-stack", "team": "ml"}
     assert monitor["metadata"]["labels"] == chosen | labels
 
@@ -720,6 +736,24 @@ def test_the_notes_say_how_models_are_reached(helm: Helm, gateway: dict[str, Any
         2
     ]
     assert told in notes
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"monitoring": {"force": True}}, True),
+        ({"monitoring": {"force": True}, "networkPolicy": {"prometheusNamespaces": ["monitoring"]}}, False),
+        ({}, False),
+    ],
+    ids=["kept out", "let in", "no monitors"],
+)
+def test_the_notes_say_when_prometheus_is_kept_out_of_the_models_pods(
+    helm: Helm, values: dict[str, Any], *, told: bool
+) -> None:
+    notes = helm.run("install", "rollway", str(CHART), "--dry-run=client", values=values).partition("NOTES:")[
+        2
+    ]
+    assert ("until networkPolicy.prometheusNamespaces names its namespace" in notes) is told
 
 
 def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, object]]:
