@@ -116,6 +116,18 @@ def test_every_panel_asks_the_source_that_is_chosen_and_has_a_place(path: Path) 
     assert max(x for x, _ in taken) == 23
 
 
+@pytest.mark.parametrize("path", monitoring.DASHBOARDS, ids=lambda path: path.stem)
+def test_the_columns_of_a_table_go_by_the_names_that_grafana_gives_them(path: Path) -> None:
+    """Grafana calls the values `Value #A` and so on, and those of an only query `Value`."""
+    tables = [panel for panel in monitoring.panels(json.loads(path.read_text())) if panel["type"] == "table"]
+    assert tables
+    for panel in tables:
+        [organized] = [each["options"] for each in panel["transformations"] if each["id"] == "organize"]
+        letters = [target["refId"] for target in panel["targets"]]
+        columns = {f"Value #{letter}" for letter in letters} if len(letters) > 1 else {"Value"}
+        assert organized["excludeByName"].keys() | organized["renameByName"].keys() == columns | {"Time"}
+
+
 def test_a_variable_that_nobody_fills_is_seen() -> None:
     with pytest.raises(ValueError, match="unexpected character"):
         monitoring.selectors(monitoring.fill("up{name=~$nobody}", {}))

@@ -269,6 +269,7 @@ def _metric_rows(result: MetricResult) -> Iterator[Row]:
         "lower": lower,
         "upper": upper,
         # Words such as `<= 0.02` or `< 0.01 slower than 0.25 s`: the number is the second of them.
+        # A range such as `0.25 to 1` is no one number, and has none.
         "threshold": next(iter((result.threshold or "").split()[1:2]), None),
     }
     for name, text in numbers.items():

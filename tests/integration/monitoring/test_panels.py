@@ -126,7 +126,7 @@ def prometheus(tmp_path: Path) -> Iterator[Prometheus]:
         operator = {"namespace": "rollway-system", "pod": "rollway-operator-0"}
         targets: Targets = {
             "rollway-operator": {stack.enter_context(served(REGISTRY)): operator},
-            # The operator's ServiceMonitor lets these labels stand, since they are of the objects.
+            # No namespace but the objects' own, which the operator's ServiceMonitor puts before that of the pod.
             "objects": {stack.enter_context(served(of_objects)): {}},
             "mlflow": {stack.enter_context(served(CollectorRegistry())): {"namespace": "mlflow"}},
             "models": {

@@ -29,7 +29,7 @@ def dashboard() -> models.Dashboard:
     found.choice("namespace", "label_values(rollway_modeldeployment_info, namespace)")
     found.choice("name", 'label_values(rollway_modeldeployment_info{namespace="$namespace"}, name)')
     found.choice(
-        "metric", f"label_values(rollway_modeldeployment_metric_threshold{{{SAID}}}, metric)", every=True
+        "metric", f"label_values(rollway_modeldeployment_metric_samples{{{SAID}}}, metric)", every=True
     )
     _serves(found)
     _verdicts(found)
@@ -173,7 +173,7 @@ def _pods(found: Dashboard) -> None:
         graph(
             "Ready",
             Query(said("ready_replicas", "track"), "{{track}} ready"),
-            Query(said("replicas", "track"), "{{track}} wanted"),
+            Query(said("replicas", "track"), "{{track}} pods"),
             width=6,
         )
     )

@@ -117,6 +117,9 @@ def rows(
     A query whose column is called "" gives its labels alone.
     """
     names = {f"Value #{letter}": name for letter, (name, _) in zip(_LETTERS, columns, strict=False)}
+    if len(columns) == 1:
+        # Grafana gives the values of an only query no letter.
+        names = {"Value": columns[0][0]}
     panel = (
         table.Panel()
         .title(title)
