@@ -248,12 +248,15 @@ class Controller:
 
     async def _resync(self) -> None:
         places = self._settings.watch_namespaces
+        known_registries = set(self._known_registries)
         registries = await self._cluster.list("ModelRegistry")
         self._known_labels.clear()
         named: dict[str, Object] = {body["metadata"]["name"]: body for body in registries}
-        for name in self._known_registries.keys() - named.keys():
-            self.registry_gone(self._known_registries[name])
-        self._known_registries = named
+        # One that came while the list was on its way is in no list, and not gone.
+        for name in known_registries - named.keys():
+            if gone := self._known_registries.get(name):
+                self.registry_gone(gone)
+        self._known_registries |= named
         for name, body in named.items():
             self._series.registry_seen(body)
             self._registries.add(name)

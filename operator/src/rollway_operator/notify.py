@@ -125,8 +125,8 @@ def notices(
 def _ended(before: Status, after: Status, evidence: Sequence[Mapping[str, Any]]) -> Iterator[_News]:
     """Tell of rollouts that ended: promoted, or rolled back from some traffic."""
     known = before.get("history", ())
-    # Without an interval a metric says nothing of what is over.
-    measured = [result for result in evidence if "interval" in result]
+    # Without a value a metric says nothing of what is over.
+    measured = [result for result in evidence if "value" in result]
     for entry in after.get("history", ()):
         if entry in known:
             continue

@@ -68,7 +68,7 @@ class Prometheus:
             trust_env=False,
             timeout=httpx.Timeout(SECONDS),
             limits=httpx.Limits(max_connections=_CONNECTIONS),
-            verify=_trusted(server.ca_file),
+            verify=trusted(server.ca_file),
             transport=transport,
         )
 
@@ -108,7 +108,8 @@ class Prometheus:
         return body
 
 
-def _trusted(ca_file: Path | None) -> ssl.SSLContext:
+def trusted(ca_file: Path | None) -> ssl.SSLContext:
+    """Trust the certificates of a file in PEM form, without one those of the system; raises SettingsError."""
     try:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:

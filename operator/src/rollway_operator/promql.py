@@ -12,7 +12,8 @@ SCRAPED_AT: Final = "rollway_scraped_at"
 """The label of the samples in an answer to `counters_of` that are times."""
 
 _PLACE: Final = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
-_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'|`[^`]*`", re.DOTALL)
+_QUOTED: Final = re.compile(r"#[^\n]*|" + r'"(?:[^"\\]|\\.)*"' + r"|'(?:[^'\\]|\\.)*'|`[^`]*`", re.DOTALL)
+"""Comments, in which a quotation mark begins nothing, and strings."""
 _SPECIAL: Final = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
@@ -62,8 +63,8 @@ def template_problem(query: str) -> str | None:
     >>> print(template_problem("up{job={{job}}}"))
     {{job}} is nothing that is filled in; use {{namespace}}, {{name}}, {{stable}} or {{canary}}
     """
-    quoted_parts = " ".join(_STRING.findall(query))
-    if inside := _PLACE.search(quoted_parts):
+    strings = (part for part in _QUOTED.findall(query) if not part.startswith("#"))
+    if inside := _PLACE.search(" ".join(strings)):
         return f"{inside[0]} stands in quotes; take them away: it is filled in with its own"
     *most, last = (f"{{{{{name}}}}}" for name in NAMES_FILLED_IN)
     for place in _PLACE.finditer(query):

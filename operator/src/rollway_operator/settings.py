@@ -16,7 +16,7 @@ from rollway_operator import labels
 from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
 from rollway_operator.notify import DEFAULT_EVENTS, Receiver
-from rollway_operator.prometheus import Server
+from rollway_operator.prometheus import Server, trusted
 from rollway_operator.promql import template_problem
 
 _Port = Annotated[int, Field(ge=1, le=65535)]
@@ -194,8 +194,11 @@ def _provider(read: "_Reader") -> Provider | None:
     url = read.url("ROLLWAY_PROMETHEUS_URL")
     if url is None:
         return None
+    server = Server(url, read.file("ROLLWAY_PROMETHEUS_TOKEN_FILE"), read.file("ROLLWAY_PROMETHEUS_CA_FILE"))
+    # Tried here, where a mistake ends the process: later each leader would fail at it, and take the lease again.
+    trusted(server.ca_file)
     return Provider(
-        Server(url, read.file("ROLLWAY_PROMETHEUS_TOKEN_FILE"), read.file("ROLLWAY_PROMETHEUS_CA_FILE")),
+        server,
         stale=read.seconds("ROLLWAY_PROMETHEUS_STALE_SECONDS", 90),
         falls_back=read.one_of("ROLLWAY_PROMETHEUS_FALLBACK", ("Hold", "Direct")) == "Direct",
     )

@@ -1,6 +1,10 @@
 """The operator as a process against a real API server and a real MLflow; pods are made but only pretended to run."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +12,14 @@ import pytest
 from rollway_testing.kubelet import Nature, digest_of
 from rollway_testing.kubernetes import Kubernetes
 from rollway_testing.processes import MLflowServer
-from rollway_testing.stories import OperatorProcess, RegisteredModel, Story, condition, serves
+from rollway_testing.stories import (
+    OperatorProcess,
+    RegisteredModel,
+    Story,
+    condition,
+    pretended_runtimes,
+    serves,
+)
 from rollway_testing.waiting import eventually
 
 KINDS = ("ControllerRevision", "ConfigMap", "Service", "Deployment")
@@ -279,3 +290,20 @@ def test_a_model_that_moves_while_the_operator_is_away_is_followed_afterwards(
     model.point(model.add_version())
     operator.start()
     story.until_serving("2")
+
+
+def test_a_setting_that_is_wrong_ends_the_process_at_once_and_is_named(tmp_path: Path) -> None:
+    runtimes, certificates = tmp_path / "runtimes.json", tmp_path / "ca.crt"
+    runtimes.write_text(json.dumps(pretended_runtimes()))
+    certificates.write_text("no certificate")
+    variables = {
+        "ROLLWAY_NAMESPACE": "rollway-system",
+        "ROLLWAY_RUNTIMES_FILE": str(runtimes),
+        "ROLLWAY_PROMETHEUS_URL": "https://prometheus:9090",
+        "ROLLWAY_PROMETHEUS_CA_FILE": str(certificates),
+    }
+    command = [sys.executable, "-m", "rollway_operator"]
+    ended = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"ROLLWAY_PROMETHEUS_CA_FILE: {certificates} has no certificates")
+    assert "prometheus.caSecret of the chart's values" in ended.stderr

@@ -432,6 +432,28 @@ async def test_what_an_event_shows_is_told_to_prometheus_until_it_is_gone(make: 
 
 
 @without_waiting
+async def test_a_registry_that_comes_while_a_resync_lists_is_not_forgotten(
+    make: Make, passes: Passes
+) -> None:
+    cluster = FakeCluster()
+    controller = make(cluster)
+    listed = cluster.list
+
+    async def list_late(kind: str, **_: Any) -> list[dict[str, Any]]:
+        found = await listed(kind)
+        if kind == "ModelRegistry" and (kind, "shared") not in cluster.objects:
+            cluster.objects[kind, "shared"] = registry_body()
+            controller.registry_changed(registry_body())
+        return found
+
+    cluster.list = list_late  # type: ignore[method-assign]
+    await controller.start()
+    await asyncio.sleep(5)
+    assert series_of(controller) == {"shared"}
+    await controller.stop()
+
+
+@without_waiting
 async def test_a_resync_tells_what_the_watch_missed_and_who_stops_leading_tells_nothing(
     make: Make, passes: Passes
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from rollway_operator.conditions import with_stalled
 from rollway_operator.domain import Key
+from rollway_operator.measurements import Measurement
 from rollway_operator.messages import document, slack
 from rollway_operator.notify import EVENTS, Notice, Receiver, notices
 from rollway_testing.world import Nature, World
@@ -62,7 +63,7 @@ class Told:
 
 def canary(nature: Nature = Nature.GOOD, *, rate: float = 200, **spec: Any) -> Told:
     """Version 1 serves callers, and the alias moves to version 2."""
-    world = World(natures={"2": nature}, gateway=True)
+    world = World(natures={"2": nature}, gateway=True, templates={"chargeback": "chargebacks"})
     world.spec = {
         "model": {"name": "fraud", "alias": "champion"},
         "predictor": {"replicas": 2},
@@ -162,6 +163,16 @@ def test_a_rollback_has_the_numbers_that_decided_and_the_words_of_the_limit() ->
     assert float(failed["interval"][0]) > 0.02
     assert failed["samples"] > 0
     assert commands(notice) == [f"rollway.dev/ack={stable}", f"rollway.dev/retry={subject}"]
+
+
+def test_a_rollback_by_an_administrators_query_has_what_it_measured() -> None:
+    template = {"name": "chargebacks", "templateRef": {"name": "chargeback"}, "interval": "10s", "count": 3}
+    told = canary(analysis={"metrics": [template | {"thresholdRange": {"max": "0.5"}}]})
+    told.world.answers = Measurement(0.75)
+    told.until(event("RolledBack"))
+    [result] = told.notices[0].evidence
+    assert (result["name"], result["value"], result["phase"]) == ("chargebacks", "0.75", "Failed")
+    assert "interval" not in result
 
 
 def test_a_promotion_says_why_and_how_to_go_back() -> None:

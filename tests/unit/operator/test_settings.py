@@ -284,6 +284,16 @@ def test_what_is_wrong_with_prometheus_is_said_by_its_name(
         Settings.from_environment(environment | variables)
 
 
+def test_certificates_that_are_none_are_found_before_the_operator_starts(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "ca.crt"
+    file.write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
+    variables = {"ROLLWAY_PROMETHEUS_URL": "https://p", "ROLLWAY_PROMETHEUS_CA_FILE": str(file)}
+    with pytest.raises(SettingsError, match=r"^ROLLWAY_PROMETHEUS_CA_FILE: .*prometheus\.caSecret"):
+        Settings.from_environment(environment | variables)
+
+
 def write_templates(environment: dict[str, str], tmp_path: Path, templates: object) -> None:
     file = tmp_path / "templates.json"
     file.write_text(json.dumps(templates))
@@ -293,7 +303,7 @@ def write_templates(environment: dict[str, str], tmp_path: Path, templates: obje
 def test_templates_are_read_as_the_administrator_wrote_them(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    query = 'sum(a{namespace={{namespace}},revision={{canary}},b="{c}"})'
+    query = "# the model's share\nsum(a{namespace={{namespace}},revision={{canary}},b=\"{c}\",d='#e'})"
     write_templates(environment, tmp_path, {"chargeback": {"query": query}})
     environment["ROLLWAY_PROMETHEUS_URL"] = "http://p"
     settings = Settings.from_environment(environment)
@@ -313,6 +323,10 @@ def test_no_templates_need_no_prometheus(environment: dict[str, str], tmp_path: 
             "template 'a': {{job}} is nothing that is filled in; use {{namespace}}",
         ),
         ({"a": {"query": 'up{job="{{name}}"}'}}, "template 'a': {{name}} stands in quotes; take them away"),
+        (
+            {"a": {"query": "# it's the model's\nup{job='#{{name}}'}"}},
+            "template 'a': {{name}} stands in quotes; take them away",
+        ),
         ({"a": {"query": "up{job={{name}"}}, "template 'a': it has braces that do not close"),
         ({"a": {"query": ""}}, "a.query"),
         ({"a": {"query": "up", "interval": "5m"}}, "a.interval"),
