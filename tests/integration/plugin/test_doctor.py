@@ -144,7 +144,7 @@ def test_it_finds_what_is_missing_from_an_api_server_until_nothing_is_scraped_in
     assert "prometheus-operated" in through["says"]
     direct = f"--prometheus={prometheus.url}"
     seen = found(plugin, direct)
-    assert seen["prometheus", f"{namespace}/main"]["says"] == "answers"
+    assert seen["prometheus", ""]["says"] == "answers"
     assert seen["operator", f"{SYSTEM}/rollway-operator"]["says"] == "0 of 1 replicas ready"
     assert seen["lease", f"{SYSTEM}/rollway-operator"]["says"] == "nobody holds it"
     assert seen[model]["state"] == "missing"

@@ -338,6 +338,17 @@ def test_who_wants_no_pod_monitor_misses_none(cluster: FakeCluster, run: Run) ->
     assert troubles(run) == []
 
 
+def test_where_the_administrator_wants_no_monitoring_none_is_missed(cluster: FakeCluster, run: Run) -> None:
+    env = the(cluster, "deployments", OPERATOR)["spec"]["template"]["spec"]["containers"][0]["env"]
+    env.append({"name": "ROLLWAY_POD_MONITORS", "value": "false"})
+    empties("podmonitors")(cluster)
+    empties("servicemonitors")(cluster)
+    (found,) = troubles(run)
+    assert (found["state"], found["check"]) == ("warning", "monitoring")
+    assert found["says"] == "monitoring.enabled is false: models have no PodMonitors"
+    assert "monitoring.enabled: true" in found["fix"]
+
+
 def test_one_prometheus_that_selects_is_enough(cluster: FakeCluster, run: Run) -> None:
     other = copy.deepcopy(the(cluster, "prometheuses"))
     other["metadata"]["name"] = "strict"

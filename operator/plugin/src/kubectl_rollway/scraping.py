@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from kubectl_rollway.diagnosis import Answer, Finding, name_of, unread
+from kubectl_rollway.diagnosis import Answer, Finding, name_of, setting, unread
 from kubectl_rollway.objects import Fields
 from kubectl_rollway.selecting import lacking
 
@@ -86,6 +86,10 @@ def examine(seen: Monitoring) -> Iterator[Finding]:
         fix = "install Prometheus Operator, then helm upgrade; or scrape the ports named metrics yourself"
         yield Finding("monitoring", "", "warning", says, fix)
         return
+    if any(setting(server, "ROLLWAY_POD_MONITORS") == "false" for server in seen.servers.items):
+        says = "monitoring.enabled is false: models have no PodMonitors"
+        yield Finding("monitoring", "", "warning", says, _CHART)
+        return
     troubles = [finding for answer in kinds for finding in unread("monitoring", answer)]
     if troubles:
         yield troubles[0]
@@ -104,7 +108,8 @@ def _prometheuses(seen: Monitoring) -> Iterator[Finding]:
         fix = "be allowed to get services/proxy, or name its address: --prometheus URL"
         yield Finding(check, "", "warning", f"cannot be asked: {trouble}", fix)
     if seen.targets.asked:
-        yield Finding(check, ", ".join(map(name_of, seen.prometheuses.items)), "ok", "answers")
+        # One of them may have answered for all: which one it was is not kept.
+        yield Finding(check, "", "ok", "answers")
 
 
 def _servers(seen: Monitoring) -> Iterator[_Wanted]:
