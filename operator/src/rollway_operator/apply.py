@@ -62,12 +62,8 @@ def gap(plan: Plan, deployment: Object, observed: Observed) -> str | None:
     return None
 
 
-def _nobody(_before: Mapping[str, Any], _after: Mapping[str, Any]) -> None:
-    """Hear nothing."""
-
-
 async def apply(
-    cluster: Cluster, plan: Plan, deployment: Object, observed: Observed, written: Written = _nobody
+    cluster: Cluster, plan: Plan, deployment: Object, observed: Observed, written: Written
 ) -> None:
     """Write what the plan has and the cluster lacks, in the plan's order; an idle plan writes nothing.
 

@@ -94,8 +94,9 @@ class Evidence:
         self._compared.pop(key, None)
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await asyncio.gather(self._pods.aclose(), self._source.aclose())
+        """Close the connections, to the pods and to the source."""
+        ends: set[Source] = {self._pods, self._source}
+        await asyncio.gather(*(end.aclose() for end in ends))
 
     async def _measurements(
         self, deployment: ModelDeployment, observed: Observed

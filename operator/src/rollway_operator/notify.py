@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from rollway_operator import labels
 from rollway_operator.conditions import without_commands
 from rollway_operator.domain import BY_PERSON, PROMOTED, Key, Object
 
-EVENTS: Final = ("RolledBack", "Paused", "EvidenceMissing", "Promoted", "Stalled")
+EventName = Literal["RolledBack", "Paused", "EvidenceMissing", "Promoted", "Stalled"]
 """What notices are about."""
 
-DEFAULT_EVENTS: Final = ("RolledBack", "Paused", "Promoted", "Stalled")
+EVENTS: Final[tuple[EventName, ...]] = get_args(EventName)
+
+DEFAULT_EVENTS: Final[tuple[EventName, ...]] = ("RolledBack", "Paused", "Promoted", "Stalled")
 """What a receiver that names none is told: nearly every rollout waits for evidence for a moment, then goes on."""
 
 ROLLED_BACK: Final = "RolledBack"

@@ -29,8 +29,6 @@ CHILDREN: Final = (
     "PodDisruptionBudget",
     "HorizontalPodAutoscaler",
 )
-OPTIONAL: Final = ("HTTPRoute", "GRPCRoute", "PodMonitor")
-"""Kinds that a cluster may lack; only those are looked for that the administrator's settings have a use for."""
 
 _TOGETHER: Final = 50
 """How many ModelDeployments are read at once: their names must fit into an address."""
@@ -79,7 +77,7 @@ class Observer:
     @property
     def children(self) -> tuple[str, ...]:
         """The kinds that belong to a ModelDeployment here."""
-        return (*CHILDREN, *(kind for kind in OPTIONAL if kind in self.served))
+        return (*CHILDREN, *sorted(self.served))
 
     async def discover(self) -> None:
         """Find out which optional kinds the API server knows: what defines them may be installed later."""

@@ -100,7 +100,7 @@ class Fallback:
     """Asks one source, and another about what that one has not."""
 
     def __init__(self, first: Source, other: Source) -> None:
-        """Ask `first`, and `other` only where that has nothing."""
+        """Ask `first`, and `other`, which remains the caller's, only where that has nothing."""
         self._first = first
         self._other = other
 
@@ -115,8 +115,8 @@ class Fallback:
         return replace(rest, pods={**reading.pods, **rest.pods})
 
     async def aclose(self) -> None:
-        """Close the connections of both."""
-        await asyncio.gather(self._first.aclose(), self._other.aclose())
+        """Close the connections of the first; those of the other are closed by who made it."""
+        await self._first.aclose()
 
 
 # ------------------------------------------------------------------------------------------------------- the answer

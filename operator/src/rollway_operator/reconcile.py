@@ -27,10 +27,6 @@ from rollway_operator.plan import plan
 from rollway_operator.resolve import Resolver
 
 
-def _nobody(_: Notice) -> None:
-    """Tell nobody."""
-
-
 @dataclass(frozen=True)
 class Context:
     """What every pass needs."""
@@ -40,7 +36,7 @@ class Context:
     resolver: Resolver
     platform: Platform
     evidence: Evidence
-    post: Callable[[Notice], None] = _nobody
+    post: Callable[[Notice], None]
     """Has people told of a notice; never waits, never fails."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from rollway_operator import labels
 from rollway_operator.domain import GatewayRef, Platform, Runtime
 from rollway_operator.errors import SettingsError
-from rollway_operator.notify import DEFAULT_EVENTS, Receiver
+from rollway_operator.notify import DEFAULT_EVENTS, EventName, Receiver
 from rollway_operator.prometheus import Server, trusted
 from rollway_operator.promql import template_problem
 
@@ -76,9 +76,7 @@ class _Receiver(_Closed):
     name: Annotated[str, StringConstraints(pattern=rf"^{_LABEL}$")]
     type: Literal["slack", "webhook"]
     url_secret: _SecretKey
-    events: tuple[Literal["RolledBack", "Paused", "EvidenceMissing", "Promoted", "Stalled"], ...] = (
-        DEFAULT_EVENTS
-    )
+    events: tuple[EventName, ...] = DEFAULT_EVENTS
     namespaces: tuple[_Text, ...] = ()
 
 
@@ -90,8 +88,11 @@ class _Template(_Closed):
     query: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
-_TEMPLATES = TypeAdapter(dict[_Text, _Template])
 _RUNTIMES = TypeAdapter(Annotated[dict[_Text, _Runtime], Field(min_length=1)])
+_NOTIFICATIONS = TypeAdapter(_Notifications)
+_TEMPLATES = TypeAdapter(dict[_Text, _Template])
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -158,14 +159,14 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read the variables that the chart sets, and the file of runtimes that one of them names."""
+        """Read the variables that the chart sets, and the files that some of them name."""
         read = _Reader(environment)
         return cls(
             namespace=read.required("ROLLWAY_NAMESPACE", "the operator's own namespace"),
             identity=read.text("ROLLWAY_POD_NAME", ""),
             lease=read.text("ROLLWAY_LEASE_NAME", "rollway-operator"),
             watch_namespaces=read.names("ROLLWAY_WATCH_NAMESPACES"),
-            runtimes=runtimes(Path(read.text("ROLLWAY_RUNTIMES_FILE", "/etc/rollway/runtimes.json"))),
+            runtimes=_runtimes(read),
             log_level=read.level("ROLLWAY_LOG_LEVEL", "INFO"),
             health_port=read.port("ROLLWAY_HEALTH_PORT", 8080),
             metrics_port=read.port("ROLLWAY_METRICS_PORT", 8081),
@@ -181,10 +182,7 @@ class Settings:
             monitor_labels=read.labels("ROLLWAY_MONITOR_LABELS")
             if read.switch("ROLLWAY_POD_MONITORS", default=True)
             else None,
-            receivers=receivers(
-                Path(read.text("ROLLWAY_NOTIFICATIONS_FILE", "/etc/rollway/notifications.json")),
-                Path(read.text("ROLLWAY_RECEIVERS_FOLDER", "/etc/rollway-receivers")),
-            ),
+            receivers=_receivers(read),
             prometheus=(provider := _provider(read)),
             templates=_templates(read, provider),
         )
@@ -207,13 +205,7 @@ def _provider(read: "_Reader") -> Provider | None:
 def _templates(read: "_Reader", provider: Provider | None) -> Mapping[str, str]:
     """Read the queries that the administrator wrote; each must be one that can be filled in."""
     name = "ROLLWAY_TEMPLATES_FILE"
-    file = read.file(name)
-    if file is None:
-        return {}
-    try:
-        defined = _TEMPLATES.validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise _misspelt(file, error, "analysis.templates") from error
+    defined = read.json(name, _TEMPLATES, "analysis.templates", absent={})
     for template, each in defined.items():
         if problem := template_problem(each.query):
             raise SettingsError(
@@ -226,18 +218,9 @@ def _templates(read: "_Reader", provider: Provider | None) -> Mapping[str, str]:
     return {template: each.query for template, each in defined.items()}
 
 
-def runtimes(file: Path) -> Mapping[str, Runtime]:
+def _runtimes(read: "_Reader") -> Mapping[str, Runtime]:
     """Read the inference servers that the administrator defined."""
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"ROLLWAY_RUNTIMES_FILE: {file} cannot be read ({error.strerror}); mount the chart's ConfigMap"
-        ) from error
-    try:
-        defined = _RUNTIMES.validate_json(text)
-    except ValidationError as error:
-        raise _misspelt(file, error, "runtimes") from error
+    defined = read.json("ROLLWAY_RUNTIMES_FILE", _RUNTIMES, "runtimes")
     return {
         name: Runtime(
             name=name,
@@ -259,24 +242,15 @@ def runtimes(file: Path) -> Mapping[str, Runtime]:
     }
 
 
-def receivers(file: Path, folder: Path) -> tuple[Receiver, ...]:
-    """Read who is told what; without the file nobody is. The Secrets are mounted in `folder`, by receiver."""
-    try:
-        text = file.read_bytes()
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise SettingsError(
-            f"ROLLWAY_NOTIFICATIONS_FILE: {file} cannot be read ({error.strerror}); mount the chart's ConfigMap"
-        ) from error
-    try:
-        defined = _Notifications.model_validate_json(text).receivers
-    except ValidationError as error:
-        raise _misspelt(file, error, "notifications") from error
+def _receivers(read: "_Reader") -> tuple[Receiver, ...]:
+    """Read who is told what. The Secrets with their addresses are mounted in one folder, by receiver."""
+    name = "ROLLWAY_NOTIFICATIONS_FILE"
+    folder = Path(read.text("ROLLWAY_RECEIVERS_FOLDER", "/etc/rollway-receivers"))
+    defined = read.json(name, _NOTIFICATIONS, "notifications", absent=_Notifications()).receivers
     names = [receiver.name for receiver in defined]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SettingsError(
-            f"{file}: receivers: {', '.join(twice)} is there twice; give each of `notifications.receivers` in the "
+            f"{name}: receivers: {', '.join(twice)} is there twice; give each of `notifications.receivers` in the "
             "chart's values a name of its own"
         )
     return tuple(
@@ -292,15 +266,8 @@ def receivers(file: Path, folder: Path) -> tuple[Receiver, ...]:
     )
 
 
-def _misspelt(file: Path, error: ValidationError, value: str) -> SettingsError:
-    """Name the first field that is wrong, and the chart's value that it comes from."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the file"
-    return SettingsError(f"{file}: {field}: {first['msg']}; correct `{value}` in the chart's values")
-
-
 class _Reader:
-    """Reads single variables; an empty one counts as absent, as in a chart's template."""
+    """Reads single variables, and the files they name; an empty one counts as absent, as in a chart's template."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
@@ -342,6 +309,24 @@ class _Reader:
         if value and not os.access(value, os.R_OK):
             raise SettingsError(f"{name} is {value!r}, which cannot be read; name a file that is mounted")
         return Path(value) if value else None
+
+    def json(self, name: str, adapter: TypeAdapter[_T], value: str, *, absent: _T | None = None) -> _T:
+        """Read the file that `value` of the chart is mounted as; without `absent` it must be named."""
+        if absent is not None and not self.text(name, ""):
+            return absent
+        file = Path(self.required(name, f"the file that `{value}` of the chart's values is mounted as"))
+        try:
+            return adapter.validate_json(file.read_bytes())
+        except OSError as error:
+            raise SettingsError(
+                f"{name}: {file} cannot be read ({error.strerror}); mount the chart's ConfigMap"
+            ) from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise SettingsError(
+                f"{file}: {field}: {first['msg']}; correct `{value}` in the chart's values"
+            ) from error
 
     def one_of(self, name: str, choices: Sequence[str]) -> str:
         value = self.text(name, choices[0])

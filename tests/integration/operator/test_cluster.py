@@ -145,7 +145,8 @@ async def test_two_passes_at_once_make_no_child_twice(
     child["metadata"]["ownerReferences"] = [owner]
     plan = Plan(status={"message": "one"}, objects=(child,))
     ended = await asyncio.gather(
-        *(apply(cluster, plan, body, Observed(now=now())) for _ in range(5)), return_exceptions=True
+        *(apply(cluster, plan, body, Observed(now=now()), lambda *_: None) for _ in range(5)),
+        return_exceptions=True,
     )
     assert [end for end in ended if end is None] == [None]
     assert all(isinstance(end, ConflictError) for end in ended if end is not None)

@@ -67,7 +67,9 @@ class Rollout:
         self.registry = FixedRegistry()
         resolver: Any = self.registry
         platform = Platform({"mlserver": RUNTIME})
-        self._context = Context(cluster, Observer(cluster), resolver, platform, Evidence(PodMetrics()))
+        self._context = Context(
+            cluster, Observer(cluster), resolver, platform, Evidence(PodMetrics()), lambda _: None
+        )
         spec = {
             "model": {"name": "fraud", "alias": "champion"},
             "preTraffic": {"signatureCompatibility": "Ignore"},

@@ -131,8 +131,12 @@ PLAN = Plan(
 )
 
 
+def unheard(*_: object) -> None:
+    """Hear of no status."""
+
+
 async def run(cluster: Any, plan: Plan = PLAN, body: dict[str, Any] = BODY) -> list[str]:
-    await apply(cluster, plan, body, cluster.observed())
+    await apply(cluster, plan, body, cluster.observed(), unheard)
     written: list[str] = cluster.written
     return written
 
@@ -281,7 +285,7 @@ async def test_one_of_ours_that_lost_its_labels_is_found_by_its_name() -> None:
     cluster = FakeCluster(existing(CONFIG), existing(SERVICE), existing(WORKLOAD))
     cluster.objects["Deployment", "iris-1"]["spec"]["replicas"] = 2
     cluster.objects["ConfigMap", "iris-1"]["data"] = {"digest": "spoilt"}
-    await apply(cluster, Plan(status=STATUS, objects=PLAN.objects), BODY, Observed(now=NOON))  # type: ignore[arg-type]
+    await apply(cluster, Plan(status=STATUS, objects=PLAN.objects), BODY, Observed(now=NOON), unheard)  # type: ignore[arg-type]
     assert cluster.written == [
         "status",
         "create ConfigMap iris-1",  # answered: exists already

@@ -10,7 +10,7 @@ import pytest
 from rollway_operator import manifests
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import ArtifactSource, ModelVersion, Platform, Runtime, StoredRevision
-from rollway_operator.settings import runtimes
+from rollway_operator.settings import Settings
 from rollway_serving.settings import Settings as ServerSettings
 from rollway_testing.world import RUNTIME, SOURCE
 
@@ -102,8 +102,10 @@ def test_the_server_understands_the_limits_that_the_operator_takes(
         "drainSeconds": 5,
         "limits": limits,
     }
-    (tmp_path / "runtimes.json").write_text(json.dumps({"mlserver": definition}))
-    made = revision(runtimes(tmp_path / "runtimes.json")["mlserver"])
+    file = tmp_path / "runtimes.json"
+    file.write_text(json.dumps({"mlserver": definition}))
+    settings = Settings.from_environment({"ROLLWAY_NAMESPACE": "rollway", "ROLLWAY_RUNTIMES_FILE": str(file)})
+    made = revision(settings.runtimes["mlserver"])
     read = ServerSettings.parse(json.loads(json.dumps(made.settings))).limits
     found = (
         read.max_body_bytes,

@@ -18,6 +18,7 @@ from rollway_operator.notify import EVENTS, Notice, Receiver, notices
 from rollway_testing.world import Nature, World
 
 ROOT = Path(__file__).parents[3]
+VALUES = json.loads((ROOT / "charts" / "rollway" / "values.schema.json").read_text())
 SCHEMA = json.loads((ROOT / "docs" / "notification.schema.json").read_text())
 DOCUMENT = (ROOT / "docs" / "notifications.md").read_text()
 STEPS = [{"setWeight": 10}, {"pause": {"duration": "10s"}}, {"setWeight": 50}, {"pause": {"duration": "10s"}}]
@@ -133,6 +134,12 @@ def commands(notice: Notice) -> list[str]:
 
 def test_there_is_a_story_for_each_event() -> None:
     assert tuple(STORIES) == EVENTS
+
+
+def test_the_schemas_of_the_charts_values_and_of_a_notification_know_the_same_events() -> None:
+    asked = VALUES["$defs"]["receiver"]["properties"]["events"]["items"]["enum"]
+    told = SCHEMA["properties"]["event"]["enum"]
+    assert (tuple(asked), tuple(told)) == (EVENTS, EVENTS)
 
 
 @pytest.mark.parametrize("name", EVENTS)

@@ -174,11 +174,11 @@ async def test_of_the_optional_kinds_those_are_read_that_the_api_server_knows() 
     cluster: Any = Serving(httproutes="gateway.networking.k8s.io", podmonitors="gateway.networking.k8s.io")
     observer = Observer(cluster, ["HTTPRoute", "GRPCRoute", "PodMonitor"])
     await observer.discover()
-    assert set(observer.children) == {*CHILDREN, "HTTPRoute"}
+    assert list(observer.children) == [*CHILDREN, "HTTPRoute"]
     assert sorted(cluster.asked) == [("gateway.networking.k8s.io", "v1"), ("monitoring.coreos.com", "v1")]
     cluster.known["podmonitors"] = "monitoring.coreos.com"
     await observer.discover()
-    assert set(observer.children) == {*CHILDREN, "HTTPRoute", "PodMonitor"}
+    assert list(observer.children) == [*CHILDREN, "HTTPRoute", "PodMonitor"]
 
 
 async def test_nothing_is_asked_for_where_no_optional_kind_is_of_use() -> None:

@@ -300,7 +300,7 @@ class Known:
     """A source that has some pods."""
 
     def __init__(self, **pods: Counters) -> None:
-        self.pods, self.asked = pods, list[str]()
+        self.pods, self.asked, self.closed = pods, list[str](), False
 
     async def read(self, pods: Any, at: datetime) -> Reading:
         names = [pod.uid for pod in pods]
@@ -309,7 +309,7 @@ class Known:
         return Reading(at, found, missing={uid: f"{uid} is away" for uid in names if uid not in self.pods})
 
     async def aclose(self) -> None:
-        pass
+        self.closed = True
 
 
 @without_waiting
@@ -323,3 +323,4 @@ async def test_a_fallback_is_asked_only_about_what_is_left() -> None:
     await source.read(pods[:1], NOW)
     assert other.asked == ["b", "c"]
     await source.aclose()
+    assert (first.closed, other.closed) == (True, False)

@@ -36,7 +36,7 @@ class Answering:
 def context(answer: Resolution) -> Context:
     resolver: Any = Answering(answer)
     nothing: Any = None
-    return Context(nothing, nothing, resolver, Platform({}), Evidence(PodMetrics()))
+    return Context(nothing, nothing, resolver, Platform({}), Evidence(PodMetrics()), lambda _: None)
 
 
 async def test_at_rest_the_registry_alone_is_asked_and_says_when_to_ask_again() -> None:
@@ -91,7 +91,7 @@ class Seen:
 
 def whole_context(cluster: Any) -> Context:
     resolver, observer = cast("Any", Answering(RESOLVED)), cast("Any", Seen())
-    return Context(cluster, observer, resolver, Platform({}), Evidence(PodMetrics()))
+    return Context(cluster, observer, resolver, Platform({}), Evidence(PodMetrics()), lambda _: None)
 
 
 def decides(monkeypatch: pytest.MonkeyPatch, decided: Plan) -> dict[str, Any]:

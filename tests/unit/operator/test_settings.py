@@ -141,6 +141,7 @@ def test_an_empty_variable_counts_as_absent(environment: dict[str, str]) -> None
     ("name", "value", "fix"),
     [
         ("ROLLWAY_NAMESPACE", "", "give it the operator's own namespace"),
+        ("ROLLWAY_RUNTIMES_FILE", "", "give it the file that `runtimes` of the chart's values is mounted as"),
         ("ROLLWAY_HEALTH_PORT", "70000", "use a port from 1 to 65535"),
         ("ROLLWAY_METRICS_PORT", "http", "use a port from 1 to 65535"),
         ("ROLLWAY_RESYNC_SECONDS", "0", "use whole seconds from 1 to 3600"),
@@ -207,8 +208,9 @@ RECEIVER = {"name": "on-call", "type": "slack", "urlSecret": {"name": "slack", "
 
 @pytest.fixture
 def notifications(environment: dict[str, str], tmp_path: Path) -> Path:
-    """The file of receivers, not written yet."""
+    """The file of receivers; it has none yet."""
     file = tmp_path / "notifications.json"
+    file.write_text("{}")
     environment |= {"ROLLWAY_NOTIFICATIONS_FILE": str(file), "ROLLWAY_RECEIVERS_FOLDER": "/etc/receivers"}
     return file
 
@@ -216,6 +218,7 @@ def notifications(environment: dict[str, str], tmp_path: Path) -> Path:
 def test_receivers_are_read_with_the_file_that_has_their_address(
     environment: dict[str, str], notifications: Path
 ) -> None:
+    assert Settings.from_environment(environment | {"ROLLWAY_NOTIFICATIONS_FILE": ""}).receivers == ()
     assert Settings.from_environment(environment).receivers == ()
     notifications.write_text(json.dumps({"receivers": [RECEIVER]}))
     assert Settings.from_environment(environment).receivers == (
@@ -226,25 +229,36 @@ def test_receivers_are_read_with_the_file_that_has_their_address(
 @pytest.mark.parametrize(
     ("receivers", "complaint"),
     [
-        ([RECEIVER | {"type": "email"}], "receivers.0.type: .*; correct `notifications`"),
-        ([RECEIVER | {"events": ["Failed"]}], "receivers.0.events.0: .*; correct `notifications`"),
-        ([RECEIVER | {"url": "https://x"}], "receivers.0.url: .*; correct `notifications`"),
-        ([RECEIVER | {"name": "../x"}], "receivers.0.name: .*; correct `notifications`"),
-        ([RECEIVER, RECEIVER], "receivers: on-call is there twice"),
+        ([RECEIVER | {"type": "email"}], "notifications.json: receivers.0.type: .*; correct `notifications`"),
+        (
+            [RECEIVER | {"events": ["Failed"]}],
+            "notifications.json: receivers.0.events.0: .*; correct `notifications`",
+        ),
+        (
+            [RECEIVER | {"url": "https://x"}],
+            "notifications.json: receivers.0.url: .*; correct `notifications`",
+        ),
+        ([RECEIVER | {"name": "../x"}], "notifications.json: receivers.0.name: .*; correct `notifications`"),
+        ([RECEIVER, RECEIVER], "ROLLWAY_NOTIFICATIONS_FILE: receivers: on-call is there twice"),
     ],
 )
 def test_a_wrong_receiver_is_named_by_its_field(
     environment: dict[str, str], notifications: Path, receivers: Any, complaint: str
 ) -> None:
     notifications.write_text(json.dumps({"receivers": receivers}))
-    with pytest.raises(SettingsError, match=f"notifications.json: {complaint}"):
+    with pytest.raises(SettingsError, match=complaint):
         Settings.from_environment(environment)
 
 
-def test_an_unreadable_file_of_receivers_is_said(environment: dict[str, str], notifications: Path) -> None:
-    notifications.mkdir()
-    with pytest.raises(SettingsError, match=r"ROLLWAY_NOTIFICATIONS_FILE: .* cannot be read"):
-        Settings.from_environment(environment)
+@pytest.mark.parametrize("name", ["RUNTIMES", "NOTIFICATIONS", "TEMPLATES"])
+def test_a_file_that_is_named_and_cannot_be_read_is_said(
+    environment: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    for file, why in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
+        with pytest.raises(SettingsError) as error:
+            Settings.from_environment(environment | {f"ROLLWAY_{name}_FILE": str(file)})
+        complaint = f"ROLLWAY_{name}_FILE: {file} cannot be read ({why}); mount the chart's ConfigMap"
+        assert str(error.value) == complaint
 
 
 def test_evidence_comes_from_prometheus_where_one_is_named(

@@ -13,7 +13,8 @@ from typing import TypeVar
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rollway_operator import telemetry
+from rollway_operator import answers, telemetry
+from rollway_operator.answers import AnswerError
 from rollway_operator.registries import (
     CABundleInvalidError,
     CertificateNotTrustedError,
@@ -219,7 +220,9 @@ class MLflowRegistry:
                 asyncio.timeout(TOTAL_SECONDS),
                 self._client.stream("GET", call, params=parameters, auth=authorisation) as response,
             ):
-                body = await self._body(response)
+                body = await answers.body(response, LARGEST_ANSWER)
+        except AnswerError as error:
+            raise self._unusable(f"it {error}") from error
         except (TimeoutError, httpx.TimeoutException) as error:
             raise UnreachableError(
                 f"registry '{self._name}' did not answer within {TOTAL_SECONDS:.0f} s"
@@ -239,18 +242,6 @@ class MLflowRegistry:
             return shape.model_validate_json(body)
         except ValidationError as error:
             raise self._unusable("it is not what MLflow answers") from error
-
-    async def _body(self, response: httpx.Response) -> bytes:
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise self._unusable(
-                "it is compressed, which was not asked for"
-            )  # a small bomb may be very large inside
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > LARGEST_ANSWER:
-                raise self._unusable(f"it is larger than {LARGEST_ANSWER // 1024} KiB")
-        return bytes(body)
 
     def _check_status(self, response: httpx.Response, body: bytes) -> None:
         """Raise what a response means that is not JSON with status 200."""
