@@ -64,6 +64,10 @@ test-kill: $(ENVIRONMENT) binaries images ## Every kill point and every API serv
 	ROLLWAY_THOROUGH=1 pytest -s $(addprefix tests/integration/operator/test_,$(addsuffix .py,$(THOROUGH)))
 	ROLLWAY_THOROUGH=1 pytest -s tests/e2e/test_kill_points.py
 
+.PHONY: test-alerts
+test-alerts: $(ENVIRONMENT) binaries images ## Each alert fires for real and ends, on a cluster; prints a table
+	ROLLWAY_THOROUGH=1 pytest -s tests/e2e/test_alerts.py
+
 .PHONY: load
 load: $(ENVIRONMENT) binaries ## What the operator costs at 0, 100 and 1,000 objects; prints a table
 	pytest -s tests/load

@@ -28,6 +28,7 @@ from rollway_cluster.install import (
     install_gateway,
     install_monitoring,
     load_images,
+    together,
 )
 from rollway_cluster.prometheus import Monitoring
 from rollway_cluster.traefik import Gateway
@@ -113,10 +114,9 @@ def installer(
         with one_at_a_time():
             images = load_images(cluster, say=say)
             servers = {name: images[name] for name in RUNTIMES} | runtimes
-            more = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}} | dict(
-                values or {}
-            )
-            return install(client, images, values=more, gateway=gateway, monitoring=monitoring, say=say)
+            chosen = {"runtimes": {name: runtime(name, image) for name, image in servers.items()}}
+            chosen = together(chosen, dict(values or {}))
+            return install(client, images, values=chosen, gateway=gateway, monitoring=monitoring, say=say)
 
     return run
 

@@ -1,4 +1,5 @@
 """A tracking server that can be told to misbehave: it stands before the real one, in a pod, and counts what it does.
+Before any other server of JSON, such as Prometheus, it does the same.
 
 Run as `python faulty_registry.py http://mlflow.mlflow.svc:5000`. `PUT /fault` with one of the names below sets the
 fault; `GET /fault` tells how often each was shown. It uses the standard library alone: one file can be mounted.

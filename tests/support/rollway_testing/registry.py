@@ -22,7 +22,11 @@ from rollway_testing.waiting import eventually
 
 Source = Literal["s3", "mlflow"]
 
+NO_IMAGE: Final = "registry.invalid/nobody/has:this"
+"""No node can pull it: names under `.invalid` lead nowhere (RFC 2606)."""
+
 _FOLDER: Final = "tests"
+_MLFLOW_CONTAINER: Final = "mlflow"
 _SECONDS_TO_STOP: Final = 60.0
 _SECONDS_TO_START: Final = 120.0
 
@@ -172,6 +176,35 @@ class Registry:
             )
             self._forget(server)
 
+    @contextlib.contextmanager
+    def without_an_image(self) -> Iterator[None]:
+        """Name an image for MLflow that nobody has: its pod is replaced by one that never starts, until the end."""
+        kind, found = self._workload("mlflow")
+        name = found["metadata"]["name"]
+        [image] = [
+            container["image"]
+            for container in found["spec"]["template"]["spec"]["containers"]
+            if container["name"] == _MLFLOW_CONTAINER
+        ]
+        self._run_mlflow(kind, name, NO_IMAGE)
+        try:
+            yield
+        finally:
+            self._run_mlflow(kind, name, image)
+            eventually(
+                lambda: self._kubernetes.get(kind, name, MLFLOW_NAMESPACE) or {},
+                _rolled_out,
+                within=_SECONDS_TO_START,
+                what="mlflow runs again",
+                told=lambda found: found.get("status"),
+            )
+            self._forget("mlflow")
+
+    def _run_mlflow(self, kind: str, name: str, image: str) -> None:
+        containers = [{"name": _MLFLOW_CONTAINER, "image": image}]
+        changes = {"spec": {"template": {"spec": {"containers": containers}}}}
+        self._kubernetes.patch(kind, name, MLFLOW_NAMESPACE, changes, strategic=True)
+
     def _workload(self, server: str) -> tuple[str, Object]:
         """Find what runs a server: a Deployment or a StatefulSet of its Service's labels."""
         service = self._kubernetes.get("Service", server, MLFLOW_NAMESPACE)
@@ -193,6 +226,13 @@ class Registry:
     def _forget(self, service: str) -> None:
         if service in self._forwards:
             self._forwards.pop(service)[0].close()
+
+
+def _rolled_out(workload: Object) -> bool:
+    """Whether all pods are those of the present spec, and ready."""
+    status, wanted = workload.get("status", {}), workload["spec"]["replicas"]
+    seen = status.get("observedGeneration", 0) >= workload["metadata"]["generation"]
+    return bool(seen and status.get("updatedReplicas") == status.get("readyReplicas") == wanted)
 
 
 def _files(artifact: Artifact) -> list[str]:

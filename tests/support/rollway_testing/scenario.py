@@ -25,6 +25,7 @@ from rollway_cluster import jobs, judge
 from rollway_cluster.client import Client, diagnose
 from rollway_cluster.cluster import Cluster
 from rollway_cluster.install import MODELS_SECRET, Installation, model_namespace
+from rollway_cluster.prometheus import Monitoring
 from rollway_cluster.traefik import Gateway
 from rollway_testing import faulty_registry, models
 from rollway_testing.kubernetes import ApiError, Kubernetes, Object
@@ -222,8 +223,34 @@ class Given:
     def a_registry_that_may_fail(self) -> str:
         """Run a tracking server that can be told to misbehave, and a ModelRegistry of that address; return its name."""
         world, namespace = self.scenario.world, self.scenario.namespace
+        address = self._a_server_that_may_fail("registry", world.installation.tracking_uri)
+        world.client.apply(
+            {
+                "apiVersion": "rollway.dev/v1alpha1",
+                "kind": "ModelRegistry",
+                "metadata": {"name": namespace},
+                "spec": {
+                    "mlflow": {"trackingURI": address, "pollInterval": _POLL},
+                    "artifacts": [
+                        {
+                            "prefix": "s3://models/",
+                            "endpoint": world.installation.s3_endpoint,
+                            "credentialsSecretName": MODELS_SECRET,
+                        }
+                    ],
+                },
+            }
+        )
+        return namespace
+
+    def a_prometheus_that_may_fail(self, monitoring: Monitoring) -> str:
+        """Run what stands before a Prometheus and can be told to misbehave; return its address."""
+        return self._a_server_that_may_fail("prometheus", monitoring.url)
+
+    def _a_server_that_may_fail(self, name: str, upstream: str) -> str:
+        world, namespace = self.scenario.world, self.scenario.namespace
         script = Path(faulty_registry.__file__)
-        command = ["python", f"/scripts/{script.name}", world.installation.tracking_uri]
+        command = ["python", f"/scripts/{script.name}", upstream]
         spec = jobs.pod(world.installation.images["training"], command, {})
         container = spec["containers"][0]
         container["volumeMounts"].append({"name": "scripts", "mountPath": "/scripts"})
@@ -231,9 +258,9 @@ class Given:
             "httpGet": {"path": "/fault", "port": faulty_registry.PORT},
             "periodSeconds": 1,
         }
-        spec["volumes"].append({"name": "scripts", "configMap": {"name": "registry"}})
-        metadata = {"name": "registry", "namespace": namespace}
-        labels = {"app": "registry"}
+        spec["volumes"].append({"name": "scripts", "configMap": {"name": name}})
+        metadata = {"name": name, "namespace": namespace}
+        labels = {"app": name}
         world.client.apply(
             {
                 "apiVersion": "v1",
@@ -248,29 +275,14 @@ class Given:
                 "metadata": metadata,
                 "spec": {"selector": labels, "ports": [{"name": "http", "port": faulty_registry.PORT}]},
             },
-            {
-                "apiVersion": "rollway.dev/v1alpha1",
-                "kind": "ModelRegistry",
-                "metadata": {"name": namespace},
-                "spec": {
-                    "mlflow": {
-                        "trackingURI": f"http://registry.{namespace}.svc:{faulty_registry.PORT}",
-                        "pollInterval": _POLL,
-                    },
-                    "artifacts": [
-                        {
-                            "prefix": "s3://models/",
-                            "endpoint": world.installation.s3_endpoint,
-                            "credentialsSecretName": MODELS_SECRET,
-                        }
-                    ],
-                },
-            },
         )
         eventually(
-            self.scenario.when.faults_shown, lambda shown: shown is not None, within=60, what="it answers"
+            lambda: self.scenario.when.faults_shown(name),
+            lambda shown: shown is not None,
+            within=60,
+            what=f"{name} answers",
         )
-        return namespace
+        return f"http://{name}.{namespace}.svc:{faulty_registry.PORT}"
 
 
 @dataclass(frozen=True)
@@ -347,17 +359,24 @@ class When:
 
     def the_registry_is(self, fault: str) -> None:
         """The tracking server that may fail does so in this way, or no more (``none``)."""
-        answer = self._ask_registry("PUT", fault)
-        assert answer is not None, f"there is no fault {fault}"
+        self._turn("registry", fault)
 
-    def faults_shown(self) -> dict[str, int] | None:
-        """How often each fault was shown, if the tracking server that may fail runs."""
-        shown: dict[str, int] | None = self._ask_registry("GET")
+    def prometheus_is(self, fault: str) -> None:
+        """The Prometheus that may fail does so in this way, or no more (``none``)."""
+        self._turn("prometheus", fault)
+
+    def faults_shown(self, server: str = "registry") -> dict[str, int] | None:
+        """How often each fault was shown, if the server that may fail runs."""
+        shown: dict[str, int] | None = self._ask_for_faults(server, "GET")
         return shown
 
-    def _ask_registry(self, method: str, body: object = None) -> Any:
+    def _turn(self, server: str, fault: str) -> None:
+        answer = self._ask_for_faults(server, "PUT", fault)
+        assert answer is not None, f"there is no fault {fault}"
+
+    def _ask_for_faults(self, server: str, method: str, body: object = None) -> Any:
         kubernetes, namespace = self.scenario.world.kubernetes, self.scenario.namespace
-        answer = kubernetes.through_service("registry", namespace, "http", method, "/fault", body)
+        answer = kubernetes.through_service(server, namespace, "http", method, "/fault", body)
         return answer.json() if answer.is_success else None
 
     @contextlib.contextmanager
