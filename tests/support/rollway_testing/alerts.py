@@ -35,10 +35,10 @@ def _nothing(_: object) -> None:
 
 
 class Phase(IntEnum):
-    """When a cause begins: each phase but the first when all of those between have ended."""
+    """When a cause begins: each phase when the one before has ended, and what is beside them at once."""
 
     BESIDE = 0
-    """At once, beside all others: the alert needs no series of the operator."""
+    """The alert needs no series of the operator."""
     UNSEEN = 1
     """While Prometheus does not see the operator."""
     SEEN = 2
@@ -68,7 +68,10 @@ class Provocation(Generic[S]):
 
 @dataclass
 class Seen:
-    """How long an alert took, in seconds; None where it did not come to that."""
+    """How long an alert took, in seconds; None where it did not come to that.
+
+    To fire from when its cause begins, to be over from when that begins to be taken away.
+    """
 
     alert: str
     how: str

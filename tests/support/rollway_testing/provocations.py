@@ -300,8 +300,10 @@ def watched(bench: Bench) -> None:
 def without_evidence(bench: Bench) -> Iterator[None]:
     """What stands before Prometheus answers the operator with 500."""
     bench.models.when.prometheus_is("error")
-    yield
-    bench.models.when.prometheus_is("none")
+    try:
+        yield
+    finally:
+        bench.models.when.prometheus_is("none")
 
 
 @contextlib.contextmanager
@@ -397,8 +399,10 @@ def with_a_registry(bench: Bench) -> None:
 def without_a_registry(bench: Bench) -> Iterator[None]:
     """A tracking server answers with 500."""
     bench.models.when.the_registry_is("error")
-    yield
-    bench.models.when.the_registry_is("none")
+    try:
+        yield
+    finally:
+        bench.models.when.the_registry_is("none")
 
 
 # -------------------------------------------------------------------------------------------------------- the operator
