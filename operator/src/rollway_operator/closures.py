@@ -23,8 +23,8 @@ Fates = Mapping[str, StoredRevision]
 
 _MESSAGE_LENGTH: Final = 1024
 
-_NOT_REJECTING: Final = frozenset({"ProgressDeadlineExceeded", "DeadlineExceeded"})
-"""Ends of a rollout that may be the fault of a slow machine, or of callers who sent too little."""
+_NOT_REJECTING: Final = frozenset({"ProgressDeadlineExceeded", "DeadlineExceeded", "CanaryGatewayErrors"})
+"""Ends of a rollout that may be the fault of a slow machine, of callers who sent too little, or of the network."""
 
 
 def believed(status: ModelDeploymentStatus, revisions: Iterable[StoredRevision]) -> dict[str, StoredRevision]:

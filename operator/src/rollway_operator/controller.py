@@ -27,6 +27,7 @@ from rollway_operator.errors import (
     TemporaryError,
 )
 from rollway_operator.evidence import Evidence, Queries
+from rollway_operator.gateway_source import GatewayRequests
 from rollway_operator.health import Health
 from rollway_operator.labels import GROUP
 from rollway_operator.metrics_source import PodMetrics
@@ -345,7 +346,22 @@ def _evidence(settings: Settings) -> Evidence:
     prometheus = Prometheus(provider.server)
     scraped = PrometheusMetrics(prometheus, provider.stale)
     queries = Queries(prometheus, settings.templates)
-    return Evidence(pods, Fallback(scraped, pods) if provider.falls_back else scraped, queries)
+    return Evidence(
+        pods,
+        Fallback(scraped, pods) if provider.falls_back else scraped,
+        queries,
+        _gateway(settings, prometheus),
+    )
+
+
+def _gateway(settings: Settings, prometheus: Prometheus) -> GatewayRequests | None:
+    """Say who is asked for what pods cannot count themselves: a Gateway whose names of backends are known."""
+    provider, gateway = settings.prometheus, settings.http_gateway
+    if provider is None or gateway is None or provider.gateway_errors is None:
+        return None
+    return GatewayRequests(
+        prometheus, gateway, settings.gateway_namespaces, provider.stale, settings.gateway_url
+    )
 
 
 def _key(body: Object) -> Key:

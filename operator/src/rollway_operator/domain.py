@@ -339,6 +339,8 @@ class Observed:
     """The kinds that the API server knows beyond Kubernetes' own, such as HTTPRoute and PodMonitor."""
     evidence: Window | None = None
     """What was read of stable's and the candidate's pods since the candidate has traffic."""
+    at_gateway: Window | None = None
+    """What the Gateway counted of both meanwhile; None where nobody asks it."""
     measurements: Mapping[str, Measurement] = field(default_factory=dict)
     """What the administrator's queries gave in this pass, of those that were due, by metric."""
     compared: Comparison | None = None

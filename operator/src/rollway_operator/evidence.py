@@ -9,13 +9,15 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from rollway_operator.analysis import Window
 from rollway_operator.api.v1alpha1 import ModelDeployment
 from rollway_operator.domain import Comparison, Key, Observed, Pod, StoredRevision
+from rollway_operator.gateway_source import GatewayRequests
 from rollway_operator.measurements import Asked, Measurement
-from rollway_operator.metrics_source import PodMetrics, Rollout, Source, Target, Unknown, Windows
+from rollway_operator.metrics_source import Kept, PodMetrics, Rollout, Source, Target, Unknown, Windows
 from rollway_operator.prometheus import Prometheus, ProviderError
 from rollway_operator.promql import filled
-from rollway_operator.roles import compared_pods, due_metrics, measured
+from rollway_operator.roles import Measured, compared_pods, due_metrics, measured
 from rollway_operator.signature import compatibility
 
 
@@ -55,16 +57,22 @@ class Evidence:
     """Asks the pods of rollouts, and remembers what has to be remembered of each."""
 
     def __init__(
-        self, pods: PodMetrics, source: Source | None = None, queries: Queries | None = None
+        self,
+        pods: PodMetrics,
+        source: Source | None = None,
+        queries: Queries | None = None,
+        gateway: GatewayRequests | None = None,
     ) -> None:
         """Ask `pods` for signatures, `source` for what they counted, and the administrator's `queries`.
 
-        Without a source the pods say that, too.
+        Without a source the pods say that, too; without `gateway` nobody says what they could not count.
         """
+        self._gateway = gateway
         self._queries = queries or Queries()
         self._pods = pods
         self._source = source or pods
         self._windows = Windows(self._source)
+        self._at_gateway = Kept()
         self._compared: dict[Key, tuple[Pair, Comparison]] = {}
 
     async def add(self, deployment: ModelDeployment, observed: Observed) -> Observed:
@@ -76,27 +84,43 @@ class Evidence:
         wanted, status = measured(deployment), deployment.status
         if wanted is None or status.canary is None:
             self._windows.forget(key)
+            self._at_gateway.forget(key)
             return replace(observed, compared=compared)
+        rollout = Rollout(wanted.stable, wanted.canary, status.canary.started_at)
         window = await self._windows.update(
             key,
-            Rollout(wanted.stable, wanted.canary, status.canary.started_at),
+            rollout,
             wanted.step,
             stable=_targets(key, observed, observed.of(wanted.stable)),
             canary=_targets(key, observed, observed.of(wanted.canary)),
             now=observed.now,
             since=wanted.since,
         )
-        return replace(observed, compared=compared, evidence=window)
+        at_gateway = await self._counted_at_gateway(key, deployment, observed, wanted, rollout)
+        return replace(observed, compared=compared, evidence=window, at_gateway=at_gateway)
 
     def forget(self, key: Key) -> None:
         """Drop what is remembered of a ModelDeployment."""
         self._windows.forget(key)
+        self._at_gateway.forget(key)
         self._compared.pop(key, None)
 
     async def aclose(self) -> None:
         """Close the connections, to the pods and to the source."""
         ends: set[Source] = {self._pods, self._source}
         await asyncio.gather(*(end.aclose() for end in ends))
+
+    async def _counted_at_gateway(
+        self, key: Key, deployment: ModelDeployment, observed: Observed, wanted: Measured, rollout: Rollout
+    ) -> Window | None:
+        live = observed.objects.get(("HTTPRoute", key.name))
+        if self._gateway is None or live is None:
+            return None
+        route = self._gateway.route(deployment, live["spec"].get("hostnames") or ())
+        sample = await self._gateway.read(route, wanted.stable, wanted.canary, observed.now)
+        if sample is None:
+            return self._at_gateway.get(key, rollout)
+        return self._at_gateway.add(key, rollout, sample, wanted.step, wanted.since)
 
     async def _measurements(
         self, deployment: ModelDeployment, observed: Observed

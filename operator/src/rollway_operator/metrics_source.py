@@ -260,18 +260,38 @@ class Rollout:
     """When the candidate was started: one that is tried again is not judged by its last try."""
 
 
-class Windows:
+class Kept:
     """The evidence of each ModelDeployment's present rollout, in memory: a new process begins anew."""
 
-    def __init__(self, source: Source) -> None:
-        """Read from `source`."""
-        self._source = source
+    def __init__(self) -> None:
+        """Begin without any."""
         self._windows: dict[Key, tuple[Rollout, Window]] = {}
 
     def get(self, key: Key, rollout: Rollout) -> Window:
         """Give what is remembered of a rollout."""
         kept, window = self._windows.get(key, (rollout, Window()))
         return window if kept == rollout else Window()
+
+    def add(
+        self, key: Key, rollout: Rollout, sample: Sample, step: int, since: datetime | None = None
+    ) -> Window:
+        """Add what both sides did since the last time; `Window.add` explains the rest."""
+        window = self.get(key, rollout).add(sample, step, since)
+        self._windows[key] = rollout, window
+        return window
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered of a ModelDeployment."""
+        self._windows.pop(key, None)
+
+
+class Windows(Kept):
+    """The evidence that pods give."""
+
+    def __init__(self, source: Source) -> None:
+        """Read from `source`."""
+        super().__init__()
+        self._source = source
 
     async def update(
         self,
@@ -284,7 +304,7 @@ class Windows:
         now: datetime,
         since: datetime | None = None,
     ) -> Window:
-        """Read both sides at once and add what they did since the last time; `Window.add` explains the rest.
+        """Read both sides at once and add what they did since the last time.
 
         Name every pod that stays and whose server runs, ready or not: one that is left out is forgotten, and with it
         what it did since it was last read.
@@ -292,10 +312,4 @@ class Windows:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._source.read(stable, now))
             other = group.create_task(self._source.read(canary, now))
-        window = self.get(key, rollout).add(Sample(reading.result(), other.result()), step, since)
-        self._windows[key] = rollout, window
-        return window
-
-    def forget(self, key: Key) -> None:
-        """Drop what is remembered of a ModelDeployment."""
-        self._windows.pop(key, None)
+        return self.add(key, rollout, Sample(reading.result(), other.result()), step, since)

@@ -35,7 +35,7 @@ _AHEAD: Final = timedelta(seconds=5)
 """So much Prometheus' clock may be ahead of ours."""
 
 
-class _AbsentError(Exception):
+class AbsentError(Exception):
     """Prometheus has nothing of a pod, or nothing recent; the message says so, with the pod's name."""
 
 
@@ -73,7 +73,7 @@ class PrometheusMetrics:
             try:
                 scraped = found.get((pod.namespace, pod.name, instances[pod.uid]), _Scraped())
                 pods_counters[pod.uid] = self._counters(scraped, at)
-            except _AbsentError as error:
+            except AbsentError as error:
                 absent[pod.uid] = f"{pod.name} {error}"
             except UnreadableError as error:
                 missing[pod.uid] = f"{pod.name} {error}"
@@ -85,15 +85,28 @@ class PrometheusMetrics:
 
     def _counters(self, scraped: "_Scraped", now: datetime) -> Counters:
         if not scraped.series:
-            raise _AbsentError("has nothing in Prometheus: is it scraped?")
-        at = scraped.at()
-        if at > now + _AHEAD:
-            ahead = (at - now).total_seconds()
-            raise UnreadableError(f"was scraped {ahead:.0f} s from now: Prometheus' clock or ours is wrong")
-        if now - at > self._stale:
-            ago = (now - at).total_seconds()
-            raise _AbsentError(f"was scraped last {ago:.0f} s ago, which is too long")
+            raise AbsentError("has nothing in Prometheus: is it scraped?")
+        at = scraped_at(scraped.times, now, self._stale)
         return replace(scraped.counters(), scraped_at=at)
+
+
+def scraped_at(times: Iterable[str], now: datetime, stale: timedelta) -> datetime:
+    """Say when something was scraped, by the times of its series.
+
+    They are one unless a pod has put times of its own beside its counts. Raises AbsentError where that is longer ago
+    than `stale`, and UnreadableError where it is no time, or one to come.
+    """
+    try:
+        at = min(datetime.fromtimestamp(float(time), UTC) for time in times)
+    except (ValueError, OverflowError, OSError) as error:
+        raise UnreadableError("is in Prometheus without the time of its scrape") from error
+    if at > now + _AHEAD:
+        ahead = (at - now).total_seconds()
+        raise UnreadableError(f"was scraped {ahead:.0f} s from now: Prometheus' clock or ours is wrong")
+    if now - at > stale:
+        ago = (now - at).total_seconds()
+        raise AbsentError(f"was scraped last {ago:.0f} s ago, which is too long")
+    return at
 
 
 class Fallback:
@@ -128,13 +141,6 @@ class _Scraped:
 
     series: list[Sample] = field(default_factory=list)
     times: list[str] = field(default_factory=list)
-
-    def at(self) -> datetime:
-        """Give when it was scraped, which is one time unless the pod has put times of its own beside its counts."""
-        try:
-            return min(datetime.fromtimestamp(float(time), UTC) for time in self.times)
-        except (ValueError, OverflowError, OSError) as error:
-            raise UnreadableError("is in Prometheus without the time of its scrape") from error
 
     def counters(self) -> Counters:
         """Read its counters; the labels that Prometheus put there must be the same on all of them."""

@@ -53,6 +53,18 @@ def counters_of(namespace: str, pods: Iterable[str], instances: Iterable[str]) -
     return f"{{__name__=~{any_of(NAMES)},{which}}} or {scraped}"
 
 
+def requests_of(metric: str, namespaces: Iterable[str], backends: str) -> str:
+    """Ask a gateway in these namespaces for its counts of HTTP requests to backends whose names match, and for when.
+
+    A ServiceMonitor puts the Service that it scrapes into `service`, and what the gateway says there beside it.
+    """
+    found = []
+    for label in ("service", "exported_service"):
+        which = f'{metric}{{namespace=~{any_of(namespaces)},protocol="http",{label}=~{quoted(backends)}}}'
+        found += [which, f'label_replace(timestamp({which}),"{SCRAPED_AT}","1","","")']
+    return " or ".join(found)
+
+
 def template_problem(query: str) -> str | None:
     """Say what is wrong with an administrator's template, and what mends it; None where it can be filled in.
 

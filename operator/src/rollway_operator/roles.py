@@ -238,9 +238,19 @@ def _judgement(deployment: ModelDeployment, observed: Observed, progress: Progre
         requests=window.canary_requests(progress.weight),
         quiet_until=window.quiet_until(progress.weight),
         stuck=window.stuck,
+        at_gateway=_at_gateway(observed, metrics, confidence),
         deadline=timedelta(seconds=seconds(asked.deadline)) if asked and asked.deadline else None,
         on_inconclusive=(asked and asked.on_inconclusive) or "Pause",
     )
+
+
+def _at_gateway(observed: Observed, metrics: Sequence[Metric], confidence: float) -> Result | None:
+    """Judge what callers got no answer to as errors, by the limit that the spec has for these, or the default."""
+    if observed.at_gateway is None:
+        return None
+    default = Metric(ERROR_RATE, DEFAULT_LIMITS[ERROR_RATE], DEFAULT_MIN_SAMPLES)
+    metric = next((metric for metric in metrics if metric.name == ERROR_RATE), default)
+    return analysis.judge(metric, observed.at_gateway, confidence, observed.now)
 
 
 def _taken(deployment: ModelDeployment, observed: Observed, asked: Asked) -> Taken:

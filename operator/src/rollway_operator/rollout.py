@@ -66,6 +66,8 @@ class Judgement:
     """Until when nobody is known to have asked stable at this weight; None where somebody did, or it is not known."""
     stuck: Stuck | None = None
     """For how long the candidate has requests in progress and has answered none well."""
+    at_gateway: Result | None = None
+    """Whether requests end at the Gateway without an answer of the candidate's; None where nobody asks it."""
     deadline: timedelta | None = None
     on_inconclusive: str = "Pause"
 
@@ -315,6 +317,17 @@ def canary_stuck(now: Situation) -> Decision | None:
         return None
     message = f"v{now.candidate.revision.version}: requests are in progress and none was answered for {seconds:.0f} s"
     return Decision(Action.ABORT, "CanaryStuck", message)
+
+
+def canary_gateway_errors(now: Situation) -> Decision | None:
+    """The Gateway gets no answer from it, and more often than from stable, beyond doubt; no numbers say nothing."""
+    found = now.judgement.at_gateway
+    if now.candidate is None or now.progress.overruled_at or found is None or found.phase is not Phase.FAILED:
+        return None
+    message = (
+        f"v{now.candidate.revision.version}: requests that the Gateway got no answer to: {found.message}"
+    )
+    return Decision(Action.ABORT, "CanaryGatewayErrors", message)
 
 
 def signature_incompatible(now: Situation) -> Decision | None:
@@ -617,6 +630,7 @@ RULES: tuple[Rule, ...] = (
     canary_restarted,
     canary_unready,
     canary_stuck,
+    canary_gateway_errors,
     candidate_failed,  # then a broken model,
     candidate_stuck,  # then one that hangs while it loads,
     signature_incompatible,  # then one that callers could not ask,

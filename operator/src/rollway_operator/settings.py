@@ -104,6 +104,8 @@ class Provider:
     """What it scraped longer ago is no evidence."""
     falls_back: bool = False
     """Whether pods are read directly where it has nothing of them."""
+    gateway_errors: Literal["traefik"] | None = None
+    """Which gateway's counts of requests without an answer it has, too."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class Settings:
             prometheus_namespaces=read.names("ROLLWAY_PROMETHEUS_NAMESPACES"),
             gateway_namespaces=read.names("ROLLWAY_GATEWAY_NAMESPACES"),
             toleration_keys=read.names("ROLLWAY_TOLERATION_KEYS"),
-            http_gateway=read.gateway("ROLLWAY_GATEWAY_HTTP"),
+            http_gateway=(gateway := read.gateway("ROLLWAY_GATEWAY_HTTP")),
             grpc_gateway=read.gateway("ROLLWAY_GATEWAY_GRPC"),
             gateway_url=read.url("ROLLWAY_GATEWAY_URL"),
             permitted_hosts=read.host_patterns("ROLLWAY_PERMITTED_HOSTS"),
@@ -183,13 +185,21 @@ class Settings:
             if read.switch("ROLLWAY_POD_MONITORS", default=True)
             else None,
             receivers=_receivers(read),
-            prometheus=(provider := _provider(read)),
+            prometheus=(provider := _provider(read, gateway)),
             templates=_templates(read, provider),
         )
 
 
-def _provider(read: "_Reader") -> Provider | None:
+def _provider(read: "_Reader", gateway: GatewayRef | None) -> Provider | None:
     url = read.url("ROLLWAY_PROMETHEUS_URL")
+    errors = read.one_of("ROLLWAY_PROMETHEUS_GATEWAY_ERRORS", ("", "traefik"))
+    if errors and not (url and gateway):
+        missing = "ROLLWAY_GATEWAY_HTTP" if url else "ROLLWAY_PROMETHEUS_URL"
+        value = "gateway.http" if url else "prometheus.url"
+        raise SettingsError(
+            f"ROLLWAY_PROMETHEUS_GATEWAY_ERRORS is {errors!r}, and {missing} is not set; set {value} of the chart's "
+            "values, too"
+        )
     if url is None:
         return None
     server = Server(url, read.file("ROLLWAY_PROMETHEUS_TOKEN_FILE"), read.file("ROLLWAY_PROMETHEUS_CA_FILE"))
@@ -199,6 +209,7 @@ def _provider(read: "_Reader") -> Provider | None:
         server,
         stale=read.seconds("ROLLWAY_PROMETHEUS_STALE_SECONDS", 90),
         falls_back=read.one_of("ROLLWAY_PROMETHEUS_FALLBACK", ("Hold", "Direct")) == "Direct",
+        gateway_errors="traefik" if errors else None,
     )
 
 
@@ -331,7 +342,7 @@ class _Reader:
     def one_of(self, name: str, choices: Sequence[str]) -> str:
         value = self.text(name, choices[0])
         if value not in choices:
-            raise SettingsError(f"{name} is {value!r}; use {' or '.join(choices)}")
+            raise SettingsError(f"{name} is {value!r}; use {' or '.join(filter(None, choices))}")
         return value
 
     def host_patterns(self, name: str) -> tuple[str, ...]:

@@ -214,14 +214,15 @@ def test_the_gateways_reach_the_operator_as_the_values_name_them(render: Render)
 
 
 def test_what_the_chart_says_of_prometheus_is_what_the_operator_reads(render: Render) -> None:
-    names = ("URL", "FALLBACK", "STALE_SECONDS", "TOKEN_FILE", "CA_FILE")
+    names = ("URL", "FALLBACK", "STALE_SECONDS", "GATEWAY_ERRORS", "TOKEN_FILE", "CA_FILE")
     unset = environment(render())
-    assert [unset.get(f"ROLLWAY_PROMETHEUS_{name}") for name in names] == ["", "Hold", "90", None, None]
+    assert [unset.get(f"ROLLWAY_PROMETHEUS_{name}") for name in names] == ["", "Hold", "90", "", None, None]
     manifests = render(
         prometheus={
             "url": "https://prometheus:9090",
             "fallback": "Direct",
             "staleSeconds": 45,
+            "gatewayErrors": "traefik",
             "tokenSecret": {"name": "prometheus", "key": "token.txt"},
             "caSecret": {"name": "authority", "key": "tls.crt"},
         }
@@ -229,7 +230,7 @@ def test_what_the_chart_says_of_prometheus_is_what_the_operator_reads(render: Re
     settings = environment(manifests)
     files = ["/etc/prometheus-token/token", "/etc/prometheus-ca/ca.crt"]
     read = [settings[f"ROLLWAY_PROMETHEUS_{name}"] for name in names]
-    assert read == ["https://prometheus:9090", "Direct", "45", *files]
+    assert read == ["https://prometheus:9090", "Direct", "45", "traefik", *files]
     spec = operator_pod(manifests)["spec"]
     secrets = {volume["name"]: volume["secret"] for volume in spec["volumes"] if "secret" in volume}
     mounted = {
@@ -663,6 +664,7 @@ def test_lint_template_and_install_all_refuse_a_misspelt_value(helm: Helm, verb:
         ({"prometheus": {"url": "prometheus:9090"}}, "at '/prometheus/url'"),
         ({"prometheus": {"fallback": True}}, "at '/prometheus/fallback'"),
         ({"prometheus": {"staleSeconds": 1}}, "at '/prometheus/staleSeconds'"),
+        ({"prometheus": {"gatewayErrors": "envoy"}}, "at '/prometheus/gatewayErrors'"),
         ({"prometheus": {"tokenSecret": {"name": "token"}}}, "at '/prometheus/tokenSecret'"),
         ({"prometheus": {"caSecret": "ca"}}, "at '/prometheus/caSecret'"),
         ({"analysis": {"templates": {"chargeback": "up"}}}, "at '/analysis/templates/chargeback'"),

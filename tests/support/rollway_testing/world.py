@@ -147,6 +147,8 @@ class World:
     window: Window = field(default_factory=Window)
     """What the operator remembers of the pods' numbers: it goes when the operator is killed."""
     measured: tuple[str, str] | None = None
+    at_gateway: Window | None = None
+    """What the Gateway counted of both while a canary has traffic; None where nobody asks it."""
     templates: dict[str, str] = field(default_factory=dict)
     """The administrator's queries."""
     answers: Measurement = field(default_factory=lambda: Measurement(0.0))
@@ -217,6 +219,7 @@ class World:
         return replace(
             seen,
             evidence=self._read(deployment),
+            at_gateway=self.at_gateway if roles.measured(deployment) else None,
             compared=self._compared(deployment, seen),
             measurements=self._measured(deployment),
         )

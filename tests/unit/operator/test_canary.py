@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rollway_operator.analysis import Stuck
+from rollway_operator.analysis import Stratum, Stuck, Tally, Window
 from rollway_operator.domain import Progress, StoredRevision, Track
 from rollway_operator.rollout import Judgement, Situation, canary_stuck
 from rollway_testing.world import BEFORE_TRAFFIC, Nature, World
@@ -129,6 +129,50 @@ def test_a_version_that_is_bad_under_traffic_is_rolled_back(
     assert world.status["traffic"] == [
         {"revision": world.serving, "version": "1", "percent": 100, "tag": "stable"}
     ]
+
+
+def at_the_gateway(*, errors: int) -> Window:
+    """What a Gateway counted: it got answers to all 1,000 requests to stable, and not to some of 100 to the canary."""
+    return Window(strata={10: Stratum(Tally(n=1000), Tally(n=100, errors=errors))})
+
+
+@pytest.mark.parametrize(("errors", "ends"), [(0, "Promoted"), (3, "Promoted"), (20, "Aborted")])
+def test_requests_that_the_gateway_got_no_answer_to_roll_a_canary_back_only_beyond_doubt(
+    errors: int, ends: str
+) -> None:
+    world = canary()
+    world.at_gateway = at_the_gateway(errors=errors)
+    world.target = "2"
+    goes_on(world, lambda world: world.status["history"][-1]["version"] == "2")
+    entry = world.status["history"][-1]
+    assert entry["outcome"] == ends
+    if ends == "Aborted":
+        assert entry["reason"] == "CanaryGatewayErrors"
+        stalled = world.condition("Stalled")
+        assert stalled is not None
+        assert "requests that the Gateway got no answer to: canary error rate 20%" in stalled["message"]
+        # It may have been the network: the target's next move opens the version again.
+        assert "rejected" not in world.status
+        assert world.served_version == "1"
+
+
+def test_a_gateway_without_numbers_neither_promotes_nor_holds() -> None:
+    world = canary()
+    world.at_gateway = Window()
+    world.target = "2"
+    goes_on(world, serves("2"))
+    assert world.status["history"][-1]["reason"] == "AnalysisSucceeded"
+
+
+def test_a_person_overrules_the_gateway() -> None:
+    world = canary(rollback={"mode": "Manual"})
+    world.at_gateway = at_the_gateway(errors=20)
+    world.target = "2"
+    goes_on(world, lambda world: (world.condition("Paused") or {}).get("reason") == "RollbackHeld")
+    assert world.status["canary"]["held"]["reason"] == "CanaryGatewayErrors"
+    assert world.status["canary"]["weight"] == 10
+    world.say("promote", world.status["canary"]["revision"])
+    goes_on(world, serves("2"))
 
 
 @pytest.mark.parametrize("nature", sorted(BEFORE_TRAFFIC - {Nature.HANGING}))

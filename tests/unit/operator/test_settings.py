@@ -286,6 +286,12 @@ def test_evidence_comes_from_prometheus_where_one_is_named(
         ("URL", "prometheus:9090", "use http:// or https://"),
         ("FALLBACK", "true", "use Hold or Direct"),
         ("STALE_SECONDS", "0", "use whole seconds"),
+        ("GATEWAY_ERRORS", "envoy", "use traefik"),
+        (
+            "GATEWAY_ERRORS",
+            "traefik",
+            "ROLLWAY_GATEWAY_HTTP is not set; set gateway.http of the chart's values",
+        ),
         ("TOKEN_FILE", "/nowhere/token", "which cannot be read; name a file that is mounted"),
         ("CA_FILE", "/nowhere/ca.crt", "which cannot be read; name a file that is mounted"),
     ],
@@ -306,6 +312,19 @@ def test_certificates_that_are_none_are_found_before_the_operator_starts(
     variables = {"ROLLWAY_PROMETHEUS_URL": "https://p", "ROLLWAY_PROMETHEUS_CA_FILE": str(file)}
     with pytest.raises(SettingsError, match=r"^ROLLWAY_PROMETHEUS_CA_FILE: .*prometheus\.caSecret"):
         Settings.from_environment(environment | variables)
+
+
+def test_a_gateway_s_counts_need_a_prometheus_that_has_them(environment: dict[str, str]) -> None:
+    environment |= {
+        "ROLLWAY_GATEWAY_HTTP": "traefik/models",
+        "ROLLWAY_PROMETHEUS_GATEWAY_ERRORS": "traefik",
+    }
+    with pytest.raises(SettingsError, match=r"ROLLWAY_PROMETHEUS_URL is not set; set prometheus\.url"):
+        Settings.from_environment(environment)
+    environment["ROLLWAY_PROMETHEUS_URL"] = "http://p"
+    provider = Settings.from_environment(environment).prometheus
+    assert provider is not None
+    assert provider.gateway_errors == "traefik"
 
 
 def write_templates(environment: dict[str, str], tmp_path: Path, templates: object) -> None:
