@@ -32,7 +32,8 @@ def through_prometheus(
     world: World, monitoring: Monitoring, gateway: Gateway, installer: Callable[..., Installation]
 ) -> Iterator[None]:
     """The operator reads evidence from Prometheus, and from nothing else, until the end of this file."""
-    installer(gateway, values={"prometheus": {"url": monitoring.url, "staleSeconds": 30}})
+    told = {"url": monitoring.url, "staleSeconds": 30, "gatewayErrors": "traefik"}
+    installer(gateway, values={"prometheus": told})
     world.operator.pod()
     yield
     installer()
@@ -105,6 +106,35 @@ def test_a_bad_version_is_rolled_back_by_what_was_scraped(given: Given, when: Wh
         when.the_alias_moves_to("2")
         entry = ended(given.scenario)
     assert (entry["outcome"], entry["reason"]) == ("Aborted", "AnalysisFailed")
+
+
+def test_what_a_canary_did_not_answer_the_gateway_has_counted(
+    given: Given, when: When, monitoring: Monitoring, gateway: Gateway
+) -> None:
+    """A server that ends in the middle of a request counts nothing of it; Traefik tells whose it was."""
+    given.a_model()
+    given.a_deployment(**SPEC)
+    given.a_version(functools.partial(models.crashing, number=2, after=3))
+    with when.traffic_flows(rate=RATE, gateway=gateway):
+        when.the_alias_moves_to("2")
+        entry = ended(given.scenario)
+        backend = (
+            f"httproute-{given.scenario.namespace}-prices-gw-{gateway.namespace}-{gateway.http}-ep-.+"
+            f"-[0-9a-f]{{20}}-svc-{given.scenario.namespace}-{entry['revision']}-[0-9]+@kubernetesgateway"
+        )
+        counted = f'traefik_service_requests_total{{namespace="{gateway.namespace}",code="502",service=~"{backend}"}}'
+        # Its series end with the route's backend, after one more scrape.
+        eventually(
+            lambda: monitoring.query(f"max_over_time({counted}[10m])"),
+            bool,
+            within=SECONDS_TO_SEE,
+            what="Prometheus has the requests that Traefik got no answer to",
+        )
+    # Whoever sees it first: the pod's status, or two scrapes.
+    assert (entry["outcome"], entry["reason"] in ("CanaryRestarted", "CanaryGatewayErrors")) == (
+        "Aborted",
+        True,
+    )
 
 
 def test_while_prometheus_is_gone_a_canary_holds(

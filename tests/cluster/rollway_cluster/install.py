@@ -124,12 +124,17 @@ def install(
 
 
 def install_gateway(cluster: Cluster, say: Say = print) -> Gateway:
-    """Install Traefik, the Gateway API too unless it is there, and two Gateways; wait until they are programmed."""
+    """Install Traefik, the Gateway API too unless it is there, and two Gateways; wait until they are programmed.
+
+    It is scraped where monitoring was installed before.
+    """
     client, (image,) = client_of(cluster), _loaded(cluster, (traefik.NAME,), say)
     say("Traefik and its Gateways")
     make_namespace(client, traefik.NAMESPACE)
     traefik.DEFINITIONS.apply(client)
     client.apply(*traefik.objects(image))
+    if client.get("crd", prometheus.POD_MONITORS):
+        client.apply(traefik.monitor())
     gateway = Gateway()
     for name in (gateway.http, gateway.grpc):
         client.wait(*(traefik.GATEWAYS, name, gateway.namespace), traefik.programmed, seconds=60.0)

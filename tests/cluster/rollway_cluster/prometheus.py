@@ -24,6 +24,7 @@ _SERVICE, _PORT, _PORT_NAME = "prometheus-operated", 9090, "web"
 """What the operator calls the Service of every Prometheus of a namespace, and its port."""
 _GROUP = "monitoring.coreos.com"
 PROMETHEUSES = f"prometheuses.{_GROUP}"
+POD_MONITORS = f"podmonitors.{_GROUP}"
 _KINDS = ("prometheuses", "servicemonitors", "podmonitors", "probes", "prometheusrules")
 """Those that the operator cannot do without; the others are not defined."""
 
@@ -71,6 +72,16 @@ DEFINITIONS = Definitions(
     used=tuple(f"{kind}.{_GROUP}" for kind in _KINDS),
     files=definitions,
 )
+
+
+def pod_monitor(name: str, namespace: str, pods: dict[str, str], port: str) -> Object:
+    """Have pods with these labels scraped at one of their ports, by its name."""
+    return {
+        "apiVersion": f"{_GROUP}/v1",
+        "kind": "PodMonitor",
+        "metadata": {"name": name, "namespace": namespace, "labels": MADE_BY | LABELS},
+        "spec": {"selector": {"matchLabels": pods}, "podMetricsEndpoints": [{"port": port}]},
+    }
 
 
 ANSWERS = (

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollway_cluster import binaries
+from rollway_cluster import binaries, prometheus
 from rollway_cluster.client import MADE_BY, Client, Object
 from rollway_cluster.definitions import Definitions
 from rollway_cluster.manifests import CONFINED, NOBODY
@@ -19,6 +19,7 @@ HTTP_PORT, GRPC_PORT, GUARDED_PORT, ADMIN_PORT = 8000, 8001, 8443, 8080
 USER, PASSWORD = "caller", "not-a-secret"
 """Who may pass the guarded entry point, to which a test can attach a Gateway with a certificate."""
 _PORTS = {"http": HTTP_PORT, "grpc": GRPC_PORT, "guarded": GUARDED_PORT}
+_ADMIN = "admin"
 _MIDDLEWARES = "/etc/traefik/middlewares"
 _SERVICE = f"{NAME}.{NAMESPACE}.svc"
 _GROUP = "gateway.networking.k8s.io"
@@ -109,6 +110,11 @@ def objects(image: str) -> list[Object]:
     ]
 
 
+def monitor() -> Object:
+    """What has its counts scraped: by entry point and by backend, as Traefik gives them unasked."""
+    return prometheus.pod_monitor(NAME, NAMESPACE, {"app": NAME}, _ADMIN)
+
+
 def _gateway(name: str, port: int) -> Object:
     # Traefik serves a listener at the entry point of the same port; HTTP there includes gRPC without TLS.
     listener = {
@@ -151,11 +157,11 @@ def _deployment(image: str) -> Object:
             "--log.level=INFO",
         ],
         "ports": [
-            {"name": name, "containerPort": port} for name, port in (*_PORTS.items(), ("admin", ADMIN_PORT))
+            {"name": name, "containerPort": port} for name, port in (*_PORTS.items(), (_ADMIN, ADMIN_PORT))
         ],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
         "securityContext": CONFINED,
-        "readinessProbe": {"httpGet": {"path": "/ping", "port": "admin"}, "periodSeconds": 1},
+        "readinessProbe": {"httpGet": {"path": "/ping", "port": _ADMIN}, "periodSeconds": 1},
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},
             {"name": "middlewares", "mountPath": _MIDDLEWARES},

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rollway_cluster import traefik
+from rollway_cluster import prometheus, traefik
 from rollway_cluster.traefik import Gateway
 
 
@@ -32,6 +32,17 @@ def test_each_listener_has_the_port_of_an_entry_point() -> None:
     for gateway in (each for each in objects if each["kind"] == "Gateway"):
         (listener,) = gateway["spec"]["listeners"]
         assert f"--entrypoints.{listener['name']}.address=:{listener['port']}" in container["args"]
+
+
+def test_the_port_that_is_scraped_is_one_that_its_pods_have() -> None:
+    monitor, objects = traefik.monitor(), traefik.objects("image")
+    [template] = (each["spec"]["template"] for each in objects if each["kind"] == "Deployment")
+    assert monitor["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+    assert monitor["metadata"]["labels"].items() >= prometheus.LABELS.items()
+    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+    [container] = template["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert f"--entrypoints.traefik.address=:{ports[endpoint['port']]}" in container["args"]
 
 
 def test_all_of_it_carries_the_label_by_which_it_is_removed() -> None:
