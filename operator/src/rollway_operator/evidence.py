@@ -1,7 +1,7 @@
 """What pods say of themselves, added to what was observed.
 
-While a canary has traffic these are their numbers, from Prometheus where there is one; before that, what stable's model
-and the candidate's take and give, which only the pods themselves can say.
+While a canary has traffic these are their numbers, from Prometheus where there is one, and beside them what only a
+Gateway could count; before that, what stable's model and the candidate's take and give, which only the pods can say.
 What was counted before is kept in memory alone: a new process begins anew, which makes verdicts later, never wrong.
 """
 
