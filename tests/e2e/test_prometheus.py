@@ -17,7 +17,6 @@ from rollway_testing.waiting import eventually, throughout
 
 pytestmark = pytest.mark.alone
 
-RATE: Final = 10.0
 STEPS: Final = [{"setWeight": 50}, {"pause": {"duration": "5s"}}]
 SPEC: Final[dict[str, Any]] = {
     "strategy": {"canary": {"steps": STEPS}},
@@ -91,7 +90,7 @@ def test_a_good_version_is_promoted_by_what_was_scraped(
 ) -> None:
     given.a_model(versions=2)
     given.a_deployment(**SPEC)
-    with when.traffic_flows(rate=RATE, gateway=gateway):
+    with when.traffic_flows(gateway=gateway):
         when.the_alias_moves_to("2")
         then.it_settles_on("2", within=SECONDS_TO_END)
     then.no_request_failed(answered_by={"1", "2"})
@@ -102,7 +101,7 @@ def test_a_bad_version_is_rolled_back_by_what_was_scraped(given: Given, when: Wh
     given.a_model()
     given.a_deployment(**SPEC)
     given.a_version(functools.partial(models.erroring, number=2, share=0.5))
-    with when.traffic_flows(rate=RATE, gateway=gateway):
+    with when.traffic_flows(gateway=gateway):
         when.the_alias_moves_to("2")
         entry = ended(given.scenario)
     assert (entry["outcome"], entry["reason"]) == ("Aborted", "AnalysisFailed")
@@ -115,7 +114,7 @@ def test_what_a_canary_did_not_answer_the_gateway_has_counted(
     given.a_model()
     given.a_deployment(**SPEC)
     given.a_version(functools.partial(models.crashing, number=2, after=3))
-    with when.traffic_flows(rate=RATE, gateway=gateway):
+    with when.traffic_flows(gateway=gateway):
         when.the_alias_moves_to("2")
         entry = ended(given.scenario)
         backend = (
@@ -143,7 +142,7 @@ def test_while_prometheus_is_gone_a_canary_holds(
     given.a_model(versions=2)
     given.a_deployment(**SPEC)
     without_prometheus()
-    with when.traffic_flows(rate=RATE, gateway=gateway):
+    with when.traffic_flows(gateway=gateway):
         when.the_alias_moves_to("2")
         then.it_says("Paused", True, "EvidenceMissing", within=SECONDS_TO_END)
         status = given.scenario.status("prices")
