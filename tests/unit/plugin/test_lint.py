@@ -241,8 +241,8 @@ def test_an_api_server_is_asked_only_about_what_holds_here(
     result = run("lint", "--server", str(file))
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        f"{file}:5: spec.model: model name is immutable",
         f"{file}:1: denied by a policy",
+        f"{file}:5: spec.model: model name is immutable",
         f"{file}:10: spec: model is missing",
     ]
     assert len(cluster.asked) == 1

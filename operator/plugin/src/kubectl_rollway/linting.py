@@ -13,7 +13,7 @@ from kubectl_rollway.errors import RefusedError
 from kubectl_rollway.session import Session
 
 if TYPE_CHECKING:
-    from kubectl_rollway.lint import Checked
+    from kubectl_rollway.lint import Checked, Problem
 
 
 @click.command("lint")
@@ -45,9 +45,10 @@ def lint_command(session: Session, files: tuple[str, ...], *, server: bool) -> N
                 continue
             checked += 1
             left += one.left
-            problems = [str(problem) for problem in one.problems]
+            problems = one.problems
             if server and not problems:
-                problems = list(_asked(session, one))
+                # An API server gives them in any order.
+                problems = tuple(sorted(_asked(session, one)))
             found += len(problems)
             for problem in problems:
                 click.echo(f"{file}:{problem}")
@@ -66,11 +67,11 @@ def _text(file: str) -> str:
         raise click.UsageError(f"{file} is no text in UTF-8") from error
 
 
-def _asked(session: Session, one: "Checked") -> Iterator[str]:
+def _asked(session: Session, one: "Checked") -> Iterator["Problem"]:
     from kubectl_rollway.lint import Problem, path, where  # noqa: PLC0415 - other commands start without a validator
 
     if one.document is None:
         return
     for complaint in session.cluster.complaints(one.document.value):
         at = path(complaint.field)
-        yield str(Problem(one.document.line(at), where(at), complaint.message))
+        yield Problem(one.document.line(at), where(at), complaint.message)
