@@ -105,9 +105,7 @@ def _by_backend(
         if revision is None:
             continue
         backend = found[revision][f"{labels.get('namespace')}/{labels.get('pod')}: {name}"]
-        backend.scrapes.add(
-            frozenset((label, value) for label, value in labels.items() if label not in {*_PER_REQUEST, said})
-        )
+        backend.scrapes.add(sample.put_there({*_PER_REQUEST, said}))
         if promql.SCRAPED_AT in labels:
             backend.times.append(sample.value)
         else:

@@ -8,7 +8,7 @@ are ignored, time, size and the number of connections are bounded, and half of a
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -52,6 +52,10 @@ class Sample:
     """The name of its metric among them, as `__name__`."""
     value: str
     """As Prometheus writes it: it may be NaN or an infinity."""
+
+    def put_there(self, own: Container[str]) -> frozenset[tuple[str, str]]:
+        """Give the labels that are not the server's `own`, but tell what was scraped, and are one for a scrape."""
+        return frozenset((name, value) for name, value in self.labels.items() if name not in own)
 
 
 class Prometheus:

@@ -31,6 +31,8 @@ from rollway_operator.prometheus import Prometheus, ProviderError, Sample
 from rollway_operator.promql import SCRAPED_AT, counters_of
 
 PODS_A_QUERY: Final = 50
+_OWN: Final = {*LABELS, "__name__"}
+"""The labels that model servers give."""
 _AHEAD: Final = timedelta(seconds=5)
 """So much Prometheus' clock may be ahead of ours."""
 
@@ -147,9 +149,9 @@ class _Scraped:
         if len(self.series) > MOST_SERIES:
             raise UnreadableError("has more series than model servers have")
         found: dict[Series, int] = {}
-        first = _put_there(self.series[0])
+        first = self.series[0].put_there(_OWN)
         for sample in self.series:
-            if (others := _put_there(sample)) != first:
+            if (others := sample.put_there(_OWN)) != first:
                 names = sorted({name for name, _ in others ^ first})
                 raise UnreadableError(f"is in Prometheus twice, with another {', '.join(names)[:100]}")
             name = sample.labels["__name__"]
@@ -171,13 +173,6 @@ def _by_pod(samples: Iterable[Sample]) -> dict[tuple[str, str, str], _Scraped]:
         elif SCRAPED_AT in labels:
             pod.times.append(sample.value)
     return found
-
-
-def _put_there(sample: Sample) -> frozenset[tuple[str, str]]:
-    """Give the labels that are not the server's own, but tell what was scraped."""
-    return frozenset(
-        (name, value) for name, value in sample.labels.items() if name not in LABELS and name != "__name__"
-    )
 
 
 def _instance(pod: Target) -> str:
